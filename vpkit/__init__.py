@@ -1,0 +1,21 @@
+"""vpkit: visual prompting in plain PyTorch, the package behind the book of the same name."""
+
+from vpkit.baselines import linear_probe
+from vpkit.classifiers import PromptedClassifier
+from vpkit.datasets import DATASETS, ImageSet, load_dataset
+from vpkit.frozen_models import FROZEN_MODELS, FrozenModel, load_frozen
+from vpkit.label_mapping import (
+    LabelMapping,
+    count_predictions,
+    frequency_mapping,
+    hamming_distance,
+    identity_mapping,
+    optimal_mapping,
+    random_mapping,
+)
+from vpkit.pixel_prompts import ExpandPrompt, PadPrompt, PatchPrompt
+from vpkit.results import History, load_prompt, load_runs, load_study, save_prompt, save_run
+from vpkit.schedules import cosine, multistep, warmup_cosine
+from vpkit.training import evaluate, fit, train_epoch
+
+__version__ = "0.1.0"

@@ -1,0 +1,68 @@
+"""What prompting is compared with. Explained in chapter 1."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from vpkit.frozen_models import FrozenModel
+
+REGULARISATION = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+class LinearProbe(nn.Module):
+    """A linear classifier on the frozen model's standardised penultimate features."""
+
+    def __init__(self, model: FrozenModel, weight: Tensor, bias: Tensor, chosen_c: float):
+        super().__init__()
+        self.model, self.chosen_c = model, chosen_c
+        self.register_buffer("weight", weight)  # (T, D)
+        self.register_buffer("bias", bias)  # (T,)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.features(images) @ self.weight.T + self.bias
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(images)
+        return cross_entropy(logits, labels), logits
+
+
+def linear_probe(model: FrozenModel, train, val) -> LinearProbe:
+    """Logistic regression (L-BFGS) on features computed once; the penalty is the best of five on validation.
+
+    Args:
+        model: the frozen model.
+        train, val: `ImageSet.batches(...)`; every class must occur in `train`.
+
+    Raises:
+        ValueError: a class without training images.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    (features, labels), (val_features, val_labels) = _features(model, train), _features(model, val)
+    missing = sorted(set(range(len(train.class_names))) - set(labels.tolist()))
+    if missing:
+        names = ", ".join(train.class_names[i] for i in missing)
+        raise ValueError(f"no training image of: {names}; a probe needs at least one of each class")
+    mean, scale = features.mean(0), features.std(0) + 1e-6
+    best = None
+    for c in REGULARISATION:
+        probe = LogisticRegression(C=c, max_iter=500, tol=1e-3).fit((features - mean) / scale, labels)
+        score = probe.score((val_features - mean) / scale, val_labels)
+        if best is None or score > best[0]:
+            best = (score, c, probe)
+    _, c, probe = best
+    coefficients, intercept = probe.coef_, probe.intercept_
+    if len(coefficients) == 1:  # scikit-learn keeps one row for two classes
+        coefficients, intercept = np.vstack([-coefficients, coefficients]) / 2, np.hstack([-intercept, intercept]) / 2
+    weight = coefficients / scale  # the standardisation joins the weights
+    bias = intercept - weight @ mean
+    like = model.mean
+    return LinearProbe(model, torch.from_numpy(weight).to(like), torch.from_numpy(bias).to(like), c)
+
+
+@torch.no_grad()
+def _features(model, batches):
+    parts = [(model.features(images).cpu(), labels.cpu()) for images, labels in batches]
+    features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    return features.double().numpy(), labels.numpy()

@@ -1,0 +1,43 @@
+"""Where decoded data is kept, and how a file is written so that a reader never sees half of it."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_folder() -> Path:
+    """The folder for decoded datasets: `$VPKIT_CACHE` if set, else the user's cache folder."""
+    folder = os.environ.get("VPKIT_CACHE")
+    return Path(folder).expanduser() if folder else platformdirs.user_cache_path("vpkit")
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
+    """Call `write(temporary_path)` and move the finished file to `path`.
+
+    The temporary file lies in the same folder, so the move is one atomic rename: another process (or the
+    next run after a crash) sees the old file, the whole new file, or none. Two writers may race; the last wins.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        write(Path(name))
+        with open(name, "rb+") as written:  # the rename must not reach the disk before the bytes do
+            os.fsync(written.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes private files; caches and results are ordinary ones
+        os.replace(name, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,39 @@
+"""What is trained: a classifier gives target logits, and its own loss, so that the training loop needs no other."""
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+
+class PromptedClassifier(nn.Module):
+    """Prompt, frozen model, label mapping: (B, 3, h, w) images in [0, 1] to (B, T) target logits.
+
+    `mapping` may be replaced between epochs (`classifier.mapping = ...`), which is all that ILM-VP adds.
+
+    Args:
+        prompt: image to prompted image; `nn.Identity()` for an unprompted control.
+        model: prompted image to (B, S) source logits.
+        mapping: (B, S) to (B, T).
+
+    Raises:
+        ValueError: a mapping to source classes that the model does not have.
+
+    Explained in chapter 1.
+    """
+
+    def __init__(self, prompt: nn.Module, model: nn.Module, mapping: nn.Module):
+        super().__init__()
+        self.prompt, self.model, self.mapping = prompt, model, mapping
+        index, names = getattr(mapping, "index", None), getattr(model, "class_names", None)
+        if index is not None and names is not None and int(index.max()) >= len(names):
+            raise ValueError(
+                f"the mapping names source class {int(index.max())}, the model has {len(names)} (0..{len(names) - 1}): "
+                "make the mapping for this model"
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.mapping(self.model(self.prompt(images)))
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy over the T mapped logits (the other source classes are left out), and those logits."""
+        logits = self(images)
+        return cross_entropy(logits, labels), logits

@@ -1,0 +1,89 @@
+"""A labelled set of images held as one uint8 tensor, and the batches drawn from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images, labels and class names of one split.
+
+    Attributes:
+        images: (N, 3, h, w) uint8, on any device.
+        labels: (N,) int64, values 0..T-1.
+        class_names: the T names; a subset of the images keeps all of them.
+        name, split: where the images come from, for titles and result files.
+
+    Raises:
+        ValueError: shapes, dtypes or label values that do not fit together.
+
+    Explained in chapter 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    name: str = ""
+    split: str = ""
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+            raise ValueError(f"images must be (N, 3, h, w) uint8, got {tuple(images.shape)} {images.dtype}")
+        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+            raise ValueError(f"labels must be ({len(images)},) int64, got {tuple(labels.shape)} {labels.dtype}")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.class_names):
+            raise ValueError(
+                f"labels run from {int(labels.min())} to {int(labels.max())}, "
+                f"but there are {len(self.class_names)} class names: expected 0..{len(self.class_names) - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index) -> "ImageSet":
+        """The images at `index` (slice, boolean mask or integer tensor) as an `ImageSet`."""
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def to(self, device) -> "ImageSet":
+        """The same set on another device. Small sets live on the GPU whole: no loader, no copies per step."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def resized(self, size: int) -> "ImageSet":
+        """The same images at `size` x `size`, bilinear with anti-aliasing, rounded back to uint8."""
+        if self.images.shape[-2:] == (size, size):
+            return self
+        parts = [
+            interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+            for part in self.images.split(256)  # in parts: a float copy of the whole set may not fit
+        ]
+        return replace(self, images=torch.cat(parts))
+
+    def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> "Batches":
+        """Batches of at most `batch_size` images, the last one may be smaller; see `Batches`."""
+        return Batches(self, batch_size, shuffle, generator)
+
+
+class Batches:
+    """Iterable of `(images, labels)`: (B, 3, h, w) float in [0, 1] and (B,) int64. Each pass draws a new order."""
+
+    def __init__(self, image_set: ImageSet, batch_size: int, shuffle: bool, generator: torch.Generator | None):
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: expected at least 1")
+        self.image_set, self.batch_size, self.shuffle, self.generator = image_set, batch_size, shuffle, generator
+        self.class_names = image_set.class_names
+
+    def __len__(self) -> int:
+        return -(-len(self.image_set) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        images, labels = self.image_set.images, self.image_set.labels
+        order = torch.arange(len(labels))
+        if self.shuffle:  # drawn on the CPU, so that one seed gives one order on every device
+            order = torch.randperm(len(labels), generator=self.generator)
+        for chosen in order.to(labels.device).split(self.batch_size):
+            yield images[chosen].float().div_(255), labels[chosen]

