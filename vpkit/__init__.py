@@ -1,7 +1,7 @@
 """vpkit: visual prompting in plain PyTorch, the package behind the book of the same name."""
 
 from vpkit.baselines import linear_probe
-from vpkit.classifiers import PromptedClassifier
+from vpkit.classifiers import PromptedClassifier, count_parameters
 from vpkit.datasets import DATASETS, ImageSet, load_dataset
 from vpkit.frozen_models import FROZEN_MODELS, FrozenModel, load_frozen
 from vpkit.label_mapping import (
@@ -16,6 +16,43 @@ from vpkit.label_mapping import (
 from vpkit.pixel_prompts import ExpandPrompt, PadPrompt, PatchPrompt
 from vpkit.results import History, load_prompt, load_runs, load_study, save_prompt, save_run
 from vpkit.schedules import cosine, multistep, warmup_cosine
+from vpkit.session import save_table, start
 from vpkit.training import evaluate, fit, train_epoch
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "DATASETS",
+    "FROZEN_MODELS",
+    "ExpandPrompt",
+    "FrozenModel",
+    "History",
+    "ImageSet",
+    "LabelMapping",
+    "PadPrompt",
+    "PatchPrompt",
+    "PromptedClassifier",
+    "cosine",
+    "count_parameters",
+    "count_predictions",
+    "evaluate",
+    "fit",
+    "frequency_mapping",
+    "hamming_distance",
+    "identity_mapping",
+    "linear_probe",
+    "load_dataset",
+    "load_frozen",
+    "load_prompt",
+    "load_runs",
+    "load_study",
+    "multistep",
+    "optimal_mapping",
+    "random_mapping",
+    "save_prompt",
+    "save_run",
+    "save_table",
+    "start",
+    "train_epoch",
+    "warmup_cosine",
+]

@@ -16,8 +16,8 @@ class LinearProbe(nn.Module):
     def __init__(self, model: FrozenModel, weight: Tensor, bias: Tensor, chosen_c: float):
         super().__init__()
         self.model, self.chosen_c = model, chosen_c
-        self.register_buffer("weight", weight)  # (T, D)
-        self.register_buffer("bias", bias)  # (T,)
+        self.weight = nn.Parameter(weight)  # (T, D)
+        self.bias = nn.Parameter(bias)  # (T,)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.features(images) @ self.weight.T + self.bias

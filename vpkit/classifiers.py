@@ -37,3 +37,8 @@ class PromptedClassifier(nn.Module):
         """Cross-entropy over the T mapped logits (the other source classes are left out), and those logits."""
         logits = self(images)
         return cross_entropy(logits, labels), logits
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers are learned in `module`: everything that takes a gradient."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -61,9 +61,7 @@ class PatchPrompt(nn.Module):
         ValueError: a patch larger than the image, an unknown `where`, or images of another size.
     """
 
-    def __init__(
-        self, image_size: int, size: int, where: str = "fixed", scale: float | Sequence[float] | Tensor = 1.0
-    ):
+    def __init__(self, image_size: int, size: int, where: str = "fixed", scale: float | Sequence[float] | Tensor = 1.0):
         super().__init__()
         if not 1 <= size <= image_size:
             raise ValueError(f"size={size}: a patch on a {image_size} px image has a side of 1..{image_size}")

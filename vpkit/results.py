@@ -128,7 +128,7 @@ def save_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None =
     tensors = {f"prompt.{name}": value.contiguous() for name, value in prompt.state_dict().items()}
     if mapping is not None:
         tensors |= {f"mapping.{name}": value.contiguous() for name, value in mapping.state_dict().items()}
-    description = {"format": str(_FORMAT), "prompt": repr_of(prompt), "card": json.dumps(card)}
+    description = {"format": str(_FORMAT), "prompt": _describe(prompt), "card": json.dumps(card)}
     return write_atomically(path, lambda part: save_file(tensors, part, metadata=description))
 
 
@@ -151,8 +151,10 @@ def load_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None =
             card = json.loads(description["card"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: not a prompt file of vpkit, or cut short ({error})") from error
-    if description.get("prompt") != repr_of(prompt):
-        raise ValueError(f"{path} holds {description.get('prompt')}, not {repr_of(prompt)}: make the prompt it was saved as")
+    if description.get("prompt") != _describe(prompt):
+        raise ValueError(
+            f"{path} holds {description.get('prompt')}, not {_describe(prompt)}: make the one it was saved as"
+        )
     for part, module in (("prompt", prompt), ("mapping", mapping)):
         if module is not None:
             state = {name.removeprefix(f"{part}."): v for name, v in tensors.items() if name.startswith(f"{part}.")}
@@ -163,7 +165,7 @@ def load_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None =
     return card
 
 
-def repr_of(prompt: nn.Module) -> str:
+def _describe(prompt: nn.Module) -> str:
     """A prompt's class and sizes, such as `PadPrompt(image_size=96, width=12)`."""
     sizes = {k: v for k, v in vars(prompt).items() if isinstance(v, int | str) and not k.startswith("_")}
     sizes.pop("training", None)

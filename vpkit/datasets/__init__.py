@@ -64,7 +64,7 @@ def load_dataset(
         split: "train", "val" or "test". The three are disjoint for equal seeds, and the test images of the
             embedded sets do not depend on the seed (those of `icons`, which are drawn, do).
         size: side of the square images in pixels; the row's native size if not given.
-        subset: keep only so many images, stratified by class and chosen by `seed`.
+        subset: keep at most so many images, stratified by class and chosen by `seed`.
         seed: decides the validation images, the subset, and how `icons` are drawn.
 
     Raises:
@@ -83,13 +83,11 @@ def load_dataset(
         raise ValueError(f"size={size}: expected a side of at least 1 pixel")
     images, labels = _cached(name, split, size, seed)
     if subset is not None:
-        if subset > len(labels):
-            raise ValueError(f"subset={subset}: {name}/{split} has only {len(labels)} images; ask for at most that")
         if subset < len(row.class_names):
             raise ValueError(
-                f"subset={subset} leaves classes empty: {name} has {len(row.class_names)} classes; ask for at least that"
+                f"subset={subset} leaves classes empty: {name} has {len(row.class_names)} classes, ask for one image each"
             )
-        chosen = torch.from_numpy(stratified_choice(labels.numpy(), subset, seed))
+        chosen = torch.from_numpy(stratified_choice(labels.numpy(), min(subset, len(labels)), seed))
         images, labels = images[chosen], labels[chosen]
     image_set = ImageSet(images, labels, row.class_names, name, split)
     counts = torch.bincount(labels, minlength=len(row.class_names))
@@ -122,6 +120,6 @@ def _cached(name, split, size, seed):
     except OSError as error:
         raise OSError(
             f"cannot write the dataset cache {path}: {error.strerror or error}. "
-            f"Free some space or point VPKIT_CACHE at a writable folder (now {os.environ.get('VPKIT_CACHE', 'not set')})"
+            f"Free some space, or point VPKIT_CACHE (now {os.environ.get('VPKIT_CACHE', 'not set')}) at another folder"
         ) from error
     return tensors["images"], tensors["labels"]

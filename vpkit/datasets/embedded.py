@@ -16,10 +16,10 @@ def load_textile(split: str, size: int, seed: int) -> tuple[np.ndarray, np.ndarr
     import conformal_clip_data
 
     folders = (conformal_clip_data.nominal_dir(), conformal_clip_data.local_dir(), conformal_clip_data.global_dir())
-    paths = [sorted(Path(folder).glob("*.jpg")) for folder in folders]
-    labels = np.repeat(np.arange(3), [len(p) for p in paths])
+    files = [(path, label) for label, folder in enumerate(folders) for path in sorted(Path(folder).glob("*.jpg"))]
+    labels = np.array([label for _, label in files])
     chosen = _part(labels, split, seed)
-    return np.stack([read_image(sum(paths, [])[i], size) for i in chosen]), labels[chosen]
+    return np.stack([read_image(files[i][0], size) for i in chosen]), labels[chosen]
 
 
 def load_mnist5k(split: str, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -63,6 +63,22 @@ class ImageSet:
         ]
         return replace(self, images=torch.cat(parts))
 
+    def only(self, *class_names: str) -> "ImageSet":
+        """The images of the named classes, relabelled 0, 1, ... in the order given.
+
+        Raises:
+            ValueError: a name that is not a class of this set; the message lists the classes.
+        """
+        unknown = [name for name in class_names if name not in self.class_names]
+        if unknown or not class_names:
+            raise ValueError(f"no class {', '.join(unknown) or '(none named)'}: expected {', '.join(self.class_names)}")
+        relabelled = torch.full((len(self.class_names),), -1, device=self.labels.device)
+        for new, name in enumerate(class_names):
+            relabelled[self.class_names.index(name)] = new
+        labels = relabelled[self.labels]
+        kept = labels >= 0
+        return replace(self, images=self.images[kept], labels=labels[kept], class_names=class_names)
+
     def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> "Batches":
         """Batches of at most `batch_size` images, the last one may be smaller; see `Batches`."""
         return Batches(self, batch_size, shuffle, generator)

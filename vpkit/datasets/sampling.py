@@ -27,9 +27,7 @@ def stratified_choice(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
         room = (quota < sizes) if step > 0 else (quota > (1 if count >= len(classes) else 0))
         quota[np.argmax(np.where(room, step * (ideal - quota), -np.inf))] += step
     generator = np.random.default_rng(seed)
-    chosen = [
-        generator.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, quota, strict=True)
-    ]
+    chosen = [generator.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, quota, strict=True)]
     return np.sort(np.concatenate(chosen))
 
 

@@ -1,0 +1,44 @@
+# Two commands do everything: `make book` and `make test`. Both install into .venv first, once.
+PYTHON ?= python3
+PYTEST = .venv/bin/python -m pytest
+CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
+
+.PHONY: setup book test lint unit notebooks smoke pages studies tidy clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "vpkit needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ..."'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	@touch $@
+
+book: setup  ## run every chapter afresh, then build the HTML from those outputs
+	.venv/bin/python tools/build_book.py
+
+test: lint unit notebooks smoke pages
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+unit: setup
+	$(PYTEST) tests
+
+notebooks: setup  ## execute the committed chapters at their defaults; marked cells are compared
+	$(PYTEST) --nbval-lax --nbval-cell-timeout=600 $(CHAPTERS)
+
+smoke: setup  ## one papermill run of each chapter on tiny parameters
+	.venv/bin/python tools/build_book.py --smoke
+
+pages: setup  ## the book from the committed outputs, every warning an error
+	.venv/bin/jupyter-book build book/ --all -q -W --keep-going --path-output _build/pages
+
+studies: setup  ## rerun the three-seed studies that the figures read (about an hour on 2 cores)
+	.venv/bin/python tools/run_studies.py
+
+tidy: setup  ## run every chapter at its defaults and commit-ready store its outputs
+	.venv/bin/python tools/build_book.py --store
+
+clean:
+	rm -rf _build book/_build

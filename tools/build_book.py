@@ -1,0 +1,107 @@
+"""Run every chapter with papermill and build the HTML book from those outputs.
+
+    python tools/build_book.py            run at the default parameters, build _build/book (make book)
+    python tools/build_book.py --smoke    run on tiny parameters only, no HTML (make smoke)
+    python tools/build_book.py --store    run at the defaults and write the tidied outputs back (make tidy)
+
+The work tree is left as it is, except by --store.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+PARAMS = ROOT / "vpkit" / "data" / "params"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="tiny parameters, no HTML")
+    parser.add_argument("--store", action="store_true", help="write the outputs back into notebooks/")
+    parser.add_argument("chapters", nargs="*", help="only these, such as 01_visual_prompting")
+    options = parser.parse_args()
+    chosen = [path for path in CHAPTERS if not options.chapters or path.stem in options.chapters]
+    if not chosen:
+        parser.error(f"no such chapter: expected some of {', '.join(path.stem for path in CHAPTERS)}")
+
+    executed = ROOT / "_build" / ("smoke" if options.smoke else "executed")
+    shutil.rmtree(executed, ignore_errors=True)
+    executed.mkdir(parents=True)
+    for number, path in enumerate(chosen, 1):
+        print(f"[{number}/{len(chosen)}] {path.stem}", flush=True)
+        parameters = yaml.safe_load((PARAMS / "smoke" / f"{path.stem}.yaml").read_text()) if options.smoke else {}
+        if not run_chapter(path, executed / path.name, parameters):
+            return 1
+        if options.store:
+            notebook = tidy(nbformat.read(executed / path.name, as_version=4))
+            nbformat.write(notebook, path)
+    if options.smoke or options.store:
+        return 0
+    return build_html(executed)
+
+
+def run_chapter(path: Path, output: Path, parameters: dict) -> bool:
+    """Execute one chapter; on failure name the cell and the error, and keep the partly executed notebook."""
+    try:
+        papermill.execute_notebook(
+            path, output, parameters, kernel_name="python3", cwd=output.parent, progress_bar=sys.stderr.isatty()
+        )
+    except PapermillExecutionError as error:
+        source = error.source.strip().splitlines()
+        first_line = source[0] if source else ""
+        print(f"\n{path.stem}: code cell {error.exec_count} failed ({first_line})", file=sys.stderr)
+        print(f"{error.ename}: {error.evalue}\npartly executed notebook: {output}", file=sys.stderr)
+        return False
+    return True
+
+
+def tidy(notebook):
+    """What is committed: outputs and kernelspec, without times, widget state, progress bars or papermill's marks."""
+    kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernelspec, "language_info": {"name": "python"}})
+    for cell in notebook.cells:
+        for name in ("papermill", "execution"):
+            cell.metadata.pop(name, None)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_transient(output)]
+    return notebook
+
+
+def _is_transient(output) -> bool:
+    is_widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return is_widget or output.get("name") == "stderr"
+
+
+def build_html(executed: Path) -> int:
+    """Jupyter Book over a copy of book/ in which the chapters are the executed ones."""
+    source = ROOT / "_build" / "book"
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(ROOT / "book", source, ignore=shutil.ignore_patterns("_build", "notebooks"))  # follows symlinks
+    (source / "notebooks").mkdir()
+    for path in executed.glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        # The cell that papermill injects is only there when parameters were passed; widgets need a kernel.
+        nbformat.write(tidy(notebook), source / "notebooks" / path.name)
+    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(source), "--all", "-q", "-W"]
+    finished = subprocess.run([*command], check=False)
+    page = source / "_build" / "html" / "index.html"
+    if finished.returncode or not page.exists():
+        print("the HTML was not built: see the warnings above", file=sys.stderr)
+        return 1
+    print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

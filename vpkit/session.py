@@ -1,0 +1,137 @@
+"""What every notebook does first: refuse misspelt parameters, seed, choose a device, set the plot style.
+
+The only file that knows it may run inside a notebook.
+"""
+
+import ast
+import hashlib
+import json
+import random
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vpkit.results import save_run
+
+__all__ = ["check_parameters", "choose_device", "save_table", "start"]
+
+_INJECTED = "# Parameters\n"  # the first line of the cell that papermill injects
+
+
+def start(seed: int = 0, device: str | None = None) -> torch.device:
+    """Set up a notebook and print one line on where it runs.
+
+    Args:
+        seed: for Python, NumPy and torch.
+        device: "cpu", "cuda" or "cuda:N"; None takes a GPU if there is one.
+
+    Returns:
+        The device to put models and images on.
+
+    Raises:
+        ValueError: a parameter passed by papermill that the notebook does not have, an unknown device, or a GPU
+            where there is none.
+
+    Explained in chapter 1.
+    """
+    main = sys.modules.get("__main__")
+    check_parameters(getattr(main, "In", []))
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (for libraries that draw from NumPy's global generator)
+    torch.manual_seed(seed)
+    chosen = choose_device(device)
+    from vpkit import __version__
+    from vpkit.plots import set_style
+
+    set_style()
+    where = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "the CPU, which the defaults are sized for"
+    print(f"vpkit {__version__} on {where}, seed {seed}")
+    return chosen
+
+
+def notebook_parameters() -> dict:
+    """The values of the running notebook's parameters cell, as they are now; {} outside a notebook.
+
+    The cell is known by its last line: it assigns `results_dir`. `device` and `results_dir` decide no number and
+    are left out, and so is anything that is no longer a plain value.
+    """
+    main = sys.modules.get("__main__")
+    cells = [names for names in map(_assigned_names, getattr(main, "In", [])) if "results_dir" in names]
+    # The longest is the declaration; a cell that papermill injects may override only some.
+    names = [name for name in max(cells, key=len, default=[]) if name not in ("device", "results_dir")]
+    plain = (str, int, float, bool, list, type(None))
+    return {name: getattr(main, name) for name in names if isinstance(getattr(main, name, None), plain)}
+
+
+def save_table(folder: str | Path, table, histories: dict | None = None, seconds: dict | None = None) -> list[Path]:
+    """Save each row of a notebook's result table as one run, with the notebook's parameters; nothing if `folder` is "".
+
+    Args:
+        folder: where to write `<dataset>-<method>-<hash of the parameters>.json`.
+        table: pandas table with a column `method`; the other columns are the metrics.
+        histories, seconds: by method, where there are any.
+    """
+    if not folder:
+        return []
+    parameters = notebook_parameters()
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:10]
+    paths = []
+    for row in table.to_dict("records"):
+        method = row.pop("method")
+        name = f"{parameters.get('dataset', 'run')}-{method}-{digest}.json".replace(" ", "_")
+        options = {"history": (histories or {}).get(method), "seconds": (seconds or {}).get(method)}
+        paths.append(save_run(Path(folder) / name, method=method, parameters=parameters, metrics=row, **options))
+    return paths
+
+
+def choose_device(device: str | None = None) -> torch.device:
+    """The device called `device`, or the first GPU, or the CPU.
+
+    Raises:
+        ValueError: an unknown device, or a GPU where there is none.
+    """
+    if device in (None, ""):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r}: expected 'cpu', 'cuda', 'cuda:0', ... or None") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r}: this machine has {torch.cuda.device_count()} usable GPUs. "
+            "Use device='cpu' or None; on Colab choose Runtime > Change runtime type > GPU"
+        )
+    return chosen
+
+
+def check_parameters(cells: list[str]) -> None:
+    """Refuse parameters that papermill injected under a name the notebook does not have.
+
+    papermill only warns, and the run goes on with the default: a misspelt `epoch=200` would cost a night.
+
+    Args:
+        cells: the sources run so far, as IPython keeps them in `In`. The injected cell follows the one it overrides.
+
+    Raises:
+        ValueError: unknown names; the message lists the good ones.
+    """
+    for declared, injected in pairwise(cells):
+        if injected.startswith(_INJECTED):
+            known = _assigned_names(declared)
+            unknown = [name for name in _assigned_names(injected) if name not in known]
+            if unknown:
+                raise ValueError(
+                    f"unknown notebook parameter {', '.join(unknown)}: this chapter has {', '.join(sorted(known))}"
+                )
+
+
+def _assigned_names(source: str) -> list[str]:
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a cell with a magic or a mistake: not a parameters cell
+        return []
+    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
