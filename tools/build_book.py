@@ -8,6 +8,7 @@ The work tree is left as it is, except by --store.
 """
 
 import argparse
+import base64
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def main() -> int:
         if options.store:
             notebook = tidy(nbformat.read(executed / path.name, as_version=4))
             nbformat.write(notebook, path)
+            store_readme_figure(notebook)
     if options.smoke or options.store:
         return 0
     return build_html(executed)
@@ -81,6 +83,14 @@ def tidy(notebook):
 def _is_transient(output) -> bool:
     is_widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
     return is_widget or output.get("name") == "stderr"
+
+
+def store_readme_figure(notebook) -> None:
+    """The README's picture is the output of the cell tagged readme-figure, not a drawing of its own."""
+    for cell in notebook.cells:
+        if "readme-figure" in cell.metadata.get("tags", []):
+            (image,) = (output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {}))
+            (ROOT / "book" / "figures" / "readme.png").write_bytes(base64.b64decode(image))
 
 
 def build_html(executed: Path) -> int:

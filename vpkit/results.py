@@ -19,10 +19,13 @@ _FORMAT = 1
 
 
 class History:
-    """One dict per epoch, in order; `history["val_loss"]` is that value over the epochs."""
+    """One dict per epoch, in order; `history["val_loss"]` is that value over the epochs.
 
-    def __init__(self, rows: Iterable[dict] = ()):
-        self.rows = [dict(row) for row in rows]
+    `seconds` is the wall time of the training, if known; two histories are equal if their rows are.
+    """
+
+    def __init__(self, rows: Iterable[dict] = (), seconds: float | None = None):
+        self.rows, self.seconds = [dict(row) for row in rows], seconds
 
     def add(self, **values) -> None:
         self.rows.append(values)
@@ -60,7 +63,6 @@ def save_run(
     parameters: dict,
     metrics: dict,
     history: History | None = None,
-    seconds: float | None = None,
 ) -> Path:
     """Write one run as a JSON file, whole or not at all.
 
@@ -69,8 +71,7 @@ def save_run(
         method: what was run, such as "ILM".
         parameters: everything that decides the numbers, the seed included.
         metrics: final numbers, with the n behind them, such as `{"test_accuracy": 0.5, "n_test": 1000}`.
-        history: per-epoch values.
-        seconds: wall time of the training.
+        history: per-epoch values, and the wall time of the training.
 
     Raises:
         ValueError: a metric that is NaN or infinite, or a path that does not end in `.json`.
@@ -87,7 +88,7 @@ def save_run(
         "parameters": parameters,
         "metrics": metrics,
         "history": history.rows if history else [],
-        "seconds": None if seconds is None else round(seconds, 2),
+        "seconds": None if history is None or history.seconds is None else round(history.seconds, 2),
         **provenance(),
     }
     text = json.dumps(record, indent=1, allow_nan=False)

@@ -66,13 +66,13 @@ def notebook_parameters() -> dict:
     return {name: getattr(main, name) for name in names if isinstance(getattr(main, name, None), plain)}
 
 
-def save_table(folder: str | Path, table, histories: dict | None = None, seconds: dict | None = None) -> list[Path]:
+def save_table(folder: str | Path, table, histories: dict | None = None) -> list[Path]:
     """Save each row of a notebook's result table as one run, with the notebook's parameters; nothing if `folder` is "".
 
     Args:
         folder: where to write `<dataset>-<method>-<hash of the parameters>.json`.
         table: pandas table with a column `method`; the other columns are the metrics.
-        histories, seconds: by method, where there are any.
+        histories: by method, where there are any.
     """
     if not folder:
         return []
@@ -82,8 +82,8 @@ def save_table(folder: str | Path, table, histories: dict | None = None, seconds
     for row in table.to_dict("records"):
         method = row.pop("method")
         name = f"{parameters.get('dataset', 'run')}-{method}-{digest}.json".replace(" ", "_")
-        options = {"history": (histories or {}).get(method), "seconds": (seconds or {}).get(method)}
-        paths.append(save_run(Path(folder) / name, method=method, parameters=parameters, metrics=row, **options))
+        history = (histories or {}).get(method)
+        paths.append(save_run(Path(folder) / name, method=method, parameters=parameters, metrics=row, history=history))
     return paths
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +152,7 @@ def fit(
 
     Explained in chapter 1.
     """
-    history = History()
+    history, started = History(), perf_counter()
     scheduler = LambdaLR(optimizer, schedule(epochs, len(train)))
     with tqdm(total=epochs, desc=name or "fit", unit="epoch", leave=False) as bar:
         for epoch in range(1, epochs + 1):
@@ -170,6 +171,7 @@ def fit(
             )
             print(f"{name:<12} epoch {epoch:>3}   loss {fitted.loss:6.3f}   val {checked.accuracy:6.1%}")
             bar.update()
+    history.seconds = perf_counter() - started
     return history
 
 

@@ -85,7 +85,7 @@ def load_dataset(
     if subset is not None:
         if subset < len(row.class_names):
             raise ValueError(
-                f"subset={subset} leaves classes empty: {name} has {len(row.class_names)} classes, ask for one image each"
+                f"subset={subset} leaves classes empty: {name} has {len(row.class_names)} classes; take one image each"
             )
         chosen = torch.from_numpy(stratified_choice(labels.numpy(), min(subset, len(labels)), seed))
         images, labels = images[chosen], labels[chosen]

@@ -98,6 +98,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self.image_set.images, self.image_set.labels
+        if len(labels) == 0:  # split() would yield one empty batch
+            return
         order = torch.arange(len(labels))
         if self.shuffle:  # drawn on the CPU, so that one seed gives one order on every device
             order = torch.randperm(len(labels), generator=self.generator)

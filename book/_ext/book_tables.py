@@ -1,0 +1,50 @@
+"""Sphinx directives that print the package's own tables, so that a page cannot disagree with the code."""
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+
+from vpkit.datasets import DATASETS
+from vpkit.frozen_models import FROZEN_MODELS
+
+
+class DatasetTable(Directive):
+    """A row per entry of `vpkit.DATASETS`."""
+
+    def run(self):
+        header = ("name", "classes", "native side", "splits", "source")
+        rows = [
+            (f"`{name}`", str(len(row.class_names)), f"{row.native_size} px", row.split, row.source)
+            for name, row in DATASETS.items()
+        ]
+        return _table(self, header, rows)
+
+
+class FrozenModelTable(Directive):
+    """A row per entry of `vpkit.FROZEN_MODELS`."""
+
+    def run(self):
+        header = ("name", "trained at", "smallest side", "mean", "std", "source")
+        rows = []
+        for name, row in FROZEN_MODELS.items():
+            sizes = (f"{row.image_size} px", f"{row.smallest_image} px")
+            rows.append((f"`{name}`", *sizes, _numbers(row.mean), _numbers(row.std), row.source))
+        return _table(self, header, rows)
+
+
+def _numbers(values) -> str:
+    return ", ".join(f"{value:g}" for value in dict.fromkeys(values))
+
+
+def _table(directive, header, rows):
+    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    parent = nodes.container()
+    directive.state.nested_parse(StringList(lines, source="vpkit"), directive.content_offset, parent)
+    return parent.children
+
+
+def setup(app):
+    app.add_directive("dataset-table", DatasetTable)
+    app.add_directive("frozen-model-table", FrozenModelTable)
+    return {"parallel_read_safe": True}

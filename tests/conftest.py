@@ -1,0 +1,43 @@
+"""Small real things: a network with the shapes of the real one, every size shrunk."""
+
+import pytest
+import torch
+from torch import nn
+
+import vpkit
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Tests neither read nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VPKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def small_network(num_source: int = 12) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, num_source),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def model():
+    return vpkit.FrozenModel(small_network(), [f"source {s}" for s in range(12)], image_size=16)
+
+
+@pytest.fixture
+def image_set():
+    """64 images of four classes that differ in their mean colour, so that there is something to learn."""
+    labels = torch.arange(64) % 4
+    base = torch.tensor([[200, 40, 40], [40, 200, 40], [40, 40, 200], [180, 180, 180]])[labels]
+    noise = torch.randint(-30, 31, (64, 3, 16, 16))
+    images = (base[:, :, None, None] + noise).clamp(0, 255).byte()
+    return vpkit.ImageSet(images, labels, ("red", "green", "blue", "white"), "colours", "train")

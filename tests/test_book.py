@@ -1,0 +1,49 @@
+"""The book's frame: links that must be relative, pages that must exist, tables that come from the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", ["_config.yml", "_toc.yml", "notebooks"])
+def test_the_book_folder_links_to_the_root_relatively(name):
+    link = ROOT / "book" / name
+    assert link.is_symlink()
+    assert str(link.readlink()) == f"../{name}"
+    assert link.exists()
+
+
+def test_every_page_of_the_contents_exists_and_every_page_is_in_it():
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = {contents["root"], *(c["file"] for part in contents["parts"] for c in part["chapters"])}
+    pages = {path.stem for path in (ROOT / "book").glob("*.md")}
+    chapters = {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    assert listed == pages | chapters
+
+
+def test_buttons_are_off_while_there_is_no_address():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["execute"]["execute_notebooks"] == "off"
+    if not config["repository"]["url"]:
+        assert not any(config["html"][f"use_{kind}_button"] for kind in ("issues", "repository", "edit_page"))
+    assert config["repository"]["path_to_book"] == ""
+
+
+def test_every_citation_is_in_the_bibliography():
+    known = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text()))
+    texts = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("[0-9]*.ipynb")]
+    cited = {key for path in texts for key in re.findall(r"\{cite\}`(\w+)`", path.read_text())}
+    assert cited <= known
+    assert {"bahng2022exploring", "chen2023understanding", "shi2023logoprompt", "xing2023dual"} <= known
+
+
+def test_readme_names_the_two_commands_and_every_chapter():
+    readme = (ROOT / "README.md").read_text()
+    assert "make book" in readme
+    assert "make test" in readme
+    for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"):
+        assert path.stem in readme

@@ -1,0 +1,76 @@
+"""The package as a whole: what it imports, what importing it does, what it says about itself."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import vpkit
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "vpkit").rglob("*.py"))
+
+
+def imported(path):
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vpkit"):
+            found.add(node.module)
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("vpkit")}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_small_documented_and_named_for_what_they_hold(path):
+    source = path.read_text()
+    assert ast.get_docstring(ast.parse(source))
+    assert len(source.splitlines()) <= 220
+    assert path.stem not in ("utils", "helpers", "core", "base", "misc")
+
+
+def test_nothing_below_the_notebook_knows_about_notebooks_or_figures():
+    for path in MODULES:
+        if path.stem not in ("session", "plots") and path != ROOT / "vpkit" / "__init__.py":
+            assert not imported(path) & {"vpkit.session", "vpkit.plots"}, path
+
+
+def test_public_functions_are_documented():
+    for name in vpkit.__all__:
+        value = getattr(vpkit, name)
+        assert not callable(value) or value.__doc__, name
+
+
+def test_importing_opens_no_connection_and_touches_no_gpu():
+    code = (
+        "import socket\n"
+        "def refuse(*a, **k): raise OSError('network')\n"
+        "socket.socket.connect = refuse\n"
+        "import vpkit, torch\n"
+        "assert not torch.cuda.is_initialized()\n"
+        "assert set(vpkit.__all__) <= set(dir(vpkit))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert vpkit.__version__ == project["version"] == metadata.version("vpkit")
+    assert f"version: {project['version']}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_constraints_are_exact_and_name_no_address():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.\-]+==[\w.+!\-]+", line) for line in lines)
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
+    assert {"torch", "torchvision", "open-clip-torch", "jupyter-book", "papermill", "nbval"} <= pinned
+
+
+def test_no_code_reads_outside_the_package_by_a_fixed_path():
+    for path in [*MODULES, *(ROOT / "tools").glob("*.py")]:
+        assert not re.search(r"\.\./shared|/root/|/home/", path.read_text()), path

@@ -1,0 +1,102 @@
+import json
+import multiprocessing
+
+import pytest
+import torch
+
+import vpkit
+from vpkit import ExpandPrompt, History, LabelMapping, PadPrompt, load_prompt, load_runs, save_prompt, save_run
+
+
+def save(folder, name="a", **changes):
+    values = {"method": "FLM", "parameters": {"seed": 1, "lr": 0.05}, "metrics": {"test_accuracy": 0.5, "n_test": 20}}
+    return save_run(folder / f"{name}.json", **(values | changes))
+
+
+def test_a_run_is_read_back_as_a_row(tmp_path):
+    history = History([{"epoch": 1, "val_accuracy": 0.25}], seconds=1.234)
+    save(tmp_path, "a", history=history)
+    save(tmp_path / "deeper", "b", method="RLM")
+    table = load_runs(tmp_path)
+    assert table["method"].tolist() == ["FLM", "RLM"]
+    assert table.loc[0, ["seed", "lr", "test_accuracy", "n_test", "seconds"]].tolist() == [1, 0.05, 0.5, 20, 1.23]
+    assert table.loc[0, "history"] == history.rows
+
+
+def test_a_run_carries_what_is_needed_to_repeat_it(tmp_path):
+    record = json.loads(save(tmp_path).read_text())
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert record["versions"]["vpkit"] == vpkit.__version__
+    assert record["hardware"]["threads"] >= 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_no_result(tmp_path, value):
+    with pytest.raises(ValueError, match="metrics are not finite: test_accuracy"):
+        save(tmp_path, metrics={"test_accuracy": value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_leaves_no_file(tmp_path):
+    with pytest.raises(TypeError):
+        save(tmp_path, parameters={"device": object()})
+    with pytest.raises(ValueError, match=r"expected a file name ending in \.json"):
+        save_run(tmp_path / "run.txt", method="", parameters={}, metrics={})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 99, "method": "x"}'])
+def test_a_file_that_is_no_run_is_named(tmp_path, content):
+    (tmp_path / "odd.json").write_text(content)
+    with pytest.raises(ValueError, match=r"odd\.json: not a run"):
+        load_runs(tmp_path)
+
+
+def test_an_empty_folder_says_how_to_fill_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run a notebook with -p results_dir"):
+        load_runs(tmp_path)
+
+
+def test_an_unknown_study_lists_the_known_ones():
+    with pytest.raises(FileNotFoundError, match=r"unknown study 'x': expected one of 01_visual_prompting, 02_label"):
+        vpkit.load_study("x")
+
+
+@pytest.mark.parametrize("make", [lambda: PadPrompt(12, 3), lambda: ExpandPrompt(8, 12, "zero")])
+def test_a_prompt_is_read_back_exactly(tmp_path, make):
+    prompt, mapping = make(), LabelMapping([5, 2])
+    torch.nn.init.normal_(prompt.pixels)
+    save_prompt(tmp_path / "p.safetensors", prompt, mapping, model="tiny", accuracy=0.5)
+    other, other_mapping = make(), LabelMapping([0, 1])
+    card = load_prompt(tmp_path / "p.safetensors", other, other_mapping)
+    assert card == {"model": "tiny", "accuracy": 0.5}
+    assert torch.equal(other.picture(), prompt.picture())
+    assert other_mapping.index.tolist() == [5, 2]
+
+
+def test_a_prompt_that_does_not_fit_is_refused(tmp_path):
+    path = save_prompt(tmp_path / "p.safetensors", PadPrompt(12, 3), LabelMapping([5, 2]))
+    with pytest.raises(ValueError, match=r"holds PadPrompt\(image_size=12, width=3\), not PadPrompt"):
+        load_prompt(path, PadPrompt(12, 4))
+    with pytest.raises(ValueError, match="its mapping does not fit"):
+        load_prompt(path, PadPrompt(12, 3), LabelMapping([1, 2, 3]))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="not a prompt file of vpkit, or cut short"):
+        load_prompt(path, PadPrompt(12, 3))
+    with pytest.raises(FileNotFoundError, match="no such prompt file"):
+        load_prompt(tmp_path / "none", PadPrompt(12, 3))
+
+
+def _save_often(folder):
+    for i in range(30):
+        save(folder, "same", parameters={"seed": i, "padding": "x" * 20_000})
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    save(tmp_path, "same")
+    writer = multiprocessing.get_context("fork").Process(target=_save_often, args=(tmp_path,))
+    writer.start()
+    while writer.is_alive():
+        assert len(load_runs(tmp_path)) == 1
+    writer.join()
+    assert writer.exitcode == 0

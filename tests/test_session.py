@@ -1,0 +1,65 @@
+import random
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import vpkit
+from vpkit import History
+from vpkit.session import check_parameters, choose_device, notebook_parameters
+
+DECLARED = 'dataset = "icons"  # a row\nepochs = 5\nseed = 0\ndevice = None\nresults_dir = ""\n'
+
+
+def test_an_injected_name_must_be_declared():
+    check_parameters(["", DECLARED, "# Parameters\nepochs = 2\n", "import vpkit"])
+    check_parameters(["", DECLARED, "import vpkit", "x = 1"])
+    with pytest.raises(ValueError, match=r"unknown notebook parameter epoch: this chapter has dataset, device, epochs"):
+        check_parameters(["", DECLARED, "# Parameters\nepoch = 2\nseed = 1\n"])
+
+
+def test_the_same_seed_draws_the_same(capsys):
+    drawn = []
+    for _ in range(2):
+        vpkit.start(seed=3, device="cpu")
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+    assert drawn[0] == drawn[1]
+    assert "vpkit 0.1.0 on the CPU" in capsys.readouterr().out
+
+
+def test_the_device_is_checked():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match="device='gpu': expected 'cpu', 'cuda'"):
+        choose_device("gpu")
+    with pytest.raises(ValueError, match="device='cuda:99': this machine has"):
+        choose_device("cuda:99")
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """A notebook that ran its parameters cell and one that papermill injected."""
+    main = sys.modules["__main__"]
+    cells = ["", DECLARED, "# Parameters\nseed = 4\nresults_dir = 'r'\n", "%pip install x"]
+    values = {"dataset": "icons", "epochs": 5, "seed": 4, "device": None, "results_dir": "r", "In": cells}
+    for name, value in values.items():
+        monkeypatch.setattr(main, name, value, raising=False)
+
+
+@pytest.mark.usefixtures("notebook")
+def test_the_notebooks_parameters_are_read_from_its_cell():
+    assert notebook_parameters() == {"dataset": "icons", "epochs": 5, "seed": 4}
+
+
+@pytest.mark.usefixtures("notebook")
+def test_a_result_table_becomes_one_run_a_row(tmp_path):
+    table = pd.DataFrame({"method": ["FLM", "linear probe"], "test_accuracy": [0.25, 0.5], "n_test": [4, 4]})
+    histories = {"FLM": History([{"epoch": 1, "val_accuracy": 0.1}], seconds=2.0)}
+    assert vpkit.save_table("", table) == []
+    paths = vpkit.save_table(tmp_path, table, histories)
+    assert [path.name.rsplit("-", 1)[0] for path in paths] == ["icons-FLM", "icons-linear_probe"]
+    runs = vpkit.load_runs(tmp_path).set_index("method")
+    assert runs.loc["FLM", ["test_accuracy", "n_test", "seed", "seconds"]].tolist() == [0.25, 4, 4, 2.0]
+    assert runs.loc["linear probe", "history"] == []
