@@ -1,5 +1,7 @@
 import multiprocessing
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,11 +10,14 @@ from PIL import Image
 
 import vpkit
 from vpkit.cache import cache_folder, write_atomically
-from vpkit.datasets import DATASETS, SPLITS, embedded
-from vpkit.datasets.sampling import stratified_choice, stratified_split
+from vpkit.datasets import DATASETS, SPLITS, Source
+from vpkit.datasets.sampling import split_pool, stratified_choice, stratified_split
+from vpkit.datasets.source import file_source, read_image
+
+EMBEDDED = [name for name, row in DATASETS.items() if not row.on_disk]
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_every_row_loads_as_described(name):
     row = DATASETS[name]
     for split in SPLITS:
@@ -20,19 +25,24 @@ def test_every_row_loads_as_described(name):
         assert image_set.images.shape[1:] == (3, 8, 8)
         assert image_set.images.dtype == torch.uint8
         assert image_set.labels.dtype == torch.int64
-        assert image_set.class_names == row.class_names
-        assert (torch.bincount(image_set.labels, minlength=len(row.class_names)) > 0).all()
+        assert len(image_set.class_names) == row.classes
+        assert (torch.bincount(image_set.labels, minlength=row.classes) > 0).all()
         assert image_set.images.float().std() > 5  # not a blank set
 
 
-@pytest.mark.parametrize(("name", "total"), [("textile", 2000), ("mnist5k", 5000), ("digits", 1797)])
-def test_splits_of_one_pool_are_disjoint_and_complete(name, total):
-    loader = {"textile": embedded.TEXTILE_NAMES, "mnist5k": range(10), "digits": range(10)}[name]
-    labels = np.sort(np.arange(total) % len(loader))
+def test_splits_of_one_pool_are_disjoint_and_complete():
+    labels = np.repeat(np.arange(4), [50, 100, 31, 7])
+    pool = Source(labels, tuple("abcd"), lambda i, size: np.full((size, size, 3), i, np.uint8))
     for seed in (0, 1):
-        parts = [embedded._part(labels, split, seed) for split in SPLITS]
-        assert sum(map(len, parts)) == total
-        assert len(np.unique(np.concatenate(parts))) == total
+        parts = [split_pool(pool, split, seed) for split in SPLITS]
+        seen = [[part.decode(i, 1)[0, 0, 0] for i in range(len(part.labels))] for part in parts]
+        assert sorted(sum(seen, [])) == list(range(188))  # noqa: RUF017
+        assert all(
+            labels[i] == label
+            for part, s in zip(parts, seen, strict=True)
+            for i, label in zip(s, part.labels, strict=True)
+        )
+        assert all(set(part.labels) == {0, 1, 2, 3} for part in parts)
 
 
 def test_no_seed_moves_the_test_split():
@@ -61,7 +71,7 @@ def test_stratified_choice_has_the_exact_count_and_leaves_no_class_out():
 
 
 def test_unknown_names_list_the_good_ones():
-    with pytest.raises(ValueError, match=r"unknown dataset 'mnist': expected one of icons, textile, mnist5k, digits"):
+    with pytest.raises(ValueError, match=r"unknown dataset 'mnist': expected one of icons, textile, mnist5k, digits,"):
         vpkit.load_dataset("mnist", "train")
     with pytest.raises(ValueError, match=r"unknown split 'testing': expected one of train, val, test"):
         vpkit.load_dataset("digits", "testing")
@@ -74,12 +84,20 @@ def test_impossible_sizes_and_subsets_are_refused():
         vpkit.load_dataset("digits", "train", subset=9)
 
 
+def test_a_fraction_is_taken_of_every_class():
+    part = vpkit.load_dataset("digits", "train", fraction=0.5)
+    whole = vpkit.load_dataset("digits", "train")
+    assert len(part) == round(len(whole) / 2)
+    assert (torch.bincount(part.labels) - torch.bincount(whole.labels) / 2).abs().max() <= 0.5
+    with pytest.raises(ValueError, match=r"fraction=1.5: expected a share in \(0, 1\]"):
+        vpkit.load_dataset("digits", "train", fraction=1.5)
+    with pytest.raises(ValueError, match="subset or fraction"):
+        vpkit.load_dataset("digits", "train", fraction=0.5, subset=20)
+
+
 def test_an_empty_class_is_named(monkeypatch):
-    row = vpkit.datasets.DatasetRow(
-        lambda split, size, seed: (np.zeros((4, size, size, 3), np.uint8), np.array([0, 0, 2, 2])),
-        ("a", "b", "c"), 8, "", "",
-    )  # fmt: skip
-    monkeypatch.setitem(DATASETS, "gap", row)
+    source = Source(np.array([0, 0, 2, 2]), ("a", "b", "c"), lambda i, size: np.zeros((size, size, 3), np.uint8))
+    monkeypatch.setitem(DATASETS, "gap", vpkit.datasets.DatasetRow(lambda split, seed: source, 3, 8, "", ""))
     with pytest.raises(ValueError, match="gap/train has no image of: b"):
         vpkit.load_dataset("gap", "train")
 
@@ -89,10 +107,10 @@ def test_a_corrupt_image_is_named(tmp_path):
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"broken\.jpg: not a readable image"):
-        embedded.read_image(path, 8)
+        read_image(path, 8)
     (tmp_path / "text.png").write_text("not an image")
     with pytest.raises(ValueError, match=r"text\.png: not a readable image"):
-        embedded.read_image(tmp_path / "text.png", 8)
+        read_image(tmp_path / "text.png", 8)
 
 
 # --- the cache ---------------------------------------------------------------------------------------------
@@ -103,12 +121,61 @@ def _cache_file(name):
     return path
 
 
-def test_a_split_is_decoded_once(monkeypatch):
-    first = vpkit.load_dataset("digits", "val", size=7)
-    row = DATASETS["digits"]
-    broken = vpkit.datasets.DatasetRow(None, row.class_names, row.native_size, row.split, row.source)
-    monkeypatch.setitem(DATASETS, "digits", broken)  # a second decode would call None
-    assert torch.equal(vpkit.load_dataset("digits", "val", size=7).images, first.images)
+@pytest.fixture
+def counting(monkeypatch):
+    """A data set that counts how often it is decoded, and whose images can be changed."""
+    state = {"decoded": 0, "colour": 10}
+
+    def load(split, seed):
+        def decode(i, size):
+            state["decoded"] += 1
+            return np.full((size, size, 3), state["colour"] + i, np.uint8)
+
+        return Source(np.arange(4) % 2, ("a", "b"), decode, fingerprint=str(state["colour"]))
+
+    monkeypatch.setitem(DATASETS, "counting", vpkit.datasets.DatasetRow(load, 2, 8, "", ""))
+    return state
+
+
+def test_a_split_is_decoded_once(counting, monkeypatch, tmp_path):
+    monkeypatch.setenv("VPKIT_CACHE", str(tmp_path))
+    first, second = vpkit.load_dataset("counting", "train"), vpkit.load_dataset("counting", "train")
+    assert counting["decoded"] == 4
+    assert torch.equal(first.images, second.images)
+    assert first.images[:, 0, 0, 0].tolist() == [10, 11, 12, 13]
+
+
+def test_changed_images_are_decoded_again(counting):
+    vpkit.load_dataset("counting", "train")
+    counting["colour"] = 20
+    assert vpkit.load_dataset("counting", "train").images[0, 0, 0, 0] == 20
+
+
+def test_a_cache_of_another_version_is_rebuilt(counting, monkeypatch):
+    vpkit.load_dataset("counting", "train")
+    before = counting["decoded"]
+    monkeypatch.setattr(vpkit.datasets.image_cache, "_FORMAT", -1)
+    vpkit.load_dataset("counting", "train")
+    assert counting["decoded"] == before + 4
+
+
+def test_a_set_larger_than_the_memory_limit_is_streamed(tmp_path):
+    """600 MB of images, written and opened by a process that grows by less than 200 MB."""
+    code = """
+import resource, numpy as np, torch, vpkit
+from vpkit.datasets import DATASETS, DatasetRow, Source
+side, count = 1000, 200
+source = Source(np.arange(count) % 2, ("a", "b"), lambda i, size: np.full((size, size, 3), i, np.uint8))
+DATASETS["large"] = DatasetRow(lambda split, seed: source, 2, side, "", "")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+images = vpkit.load_dataset("large", "train")
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+assert images.images.numel() == 600_000_000
+assert grown < 200_000, f"{grown} kB"
+assert images.images[137, 2, 5, 5] == 137
+"""
+    environment = os.environ | {"VPKIT_CACHE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=300)
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "empty"])
@@ -153,6 +220,19 @@ def test_two_processes_building_one_cache_both_succeed(tmp_path):
     assert len(list((tmp_path / "datasets").iterdir())) == 1
 
 
+def test_every_unreadable_file_is_named(tmp_path, monkeypatch):
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path in paths:
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(path)
+    for path in paths[1:3]:
+        path.write_bytes(b"broken")
+    source = file_source(paths, [0, 1, 0, 1], ("a", "b"))
+    monkeypatch.setitem(DATASETS, "files", vpkit.datasets.DatasetRow(lambda split, seed: source, 2, 8, "", ""))
+    with pytest.raises(ValueError, match=r"2 of 4 images cannot be decoded:\n.*1\.png.*\n.*2\.png"):
+        vpkit.load_dataset("files", "train")
+    assert not list((cache_folder() / "datasets").glob("files*"))
+
+
 # --- ImageSet ----------------------------------------------------------------------------------------------
 
 
@@ -192,6 +272,31 @@ def test_only_relabels_in_the_order_given(image_set):
     assert torch.equal(part.images[part.labels == 1], image_set.images[image_set.labels == 0])
     with pytest.raises(ValueError, match="no class pink: expected red, green, blue, white"):
         image_set.only("red", "pink")
+
+
+def test_few_shot_draws_exactly_and_as_coop_does():
+    images = torch.zeros(12, 3, 2, 2, dtype=torch.uint8)
+    images[:, 0, 0, 0] = torch.arange(12)
+    pool = vpkit.ImageSet(images, torch.tensor([0] * 6 + [1] * 6), ("a", "b"))
+    drawn = pool.few_shot(2, seed=1)
+    assert drawn.images[:, 0, 0, 0].tolist() == [1, 4, 6, 8]  # a1, a4, b0, b2
+    assert len(pool.few_shot(6)) == 12
+    with pytest.raises(ValueError, match=r"shots=7: the smallest class has 6 images, so expected 1..6"):
+        pool.few_shot(7)
+    with pytest.raises(ValueError, match="shots=0"):
+        pool.few_shot(0)
+
+
+@pytest.mark.parametrize(("classes", "sizes"), [(10, (5, 5)), (37, (19, 18)), (47, (24, 23)), (102, (51, 51))])
+def test_base_and_new_are_the_two_halves_of_the_classes(classes, sizes):
+    names = tuple(f"c{i:03}" for i in range(classes))
+    images = torch.zeros(classes, 3, 1, 1, dtype=torch.uint8)
+    base, new = vpkit.ImageSet(images, torch.arange(classes), names).base_new_split()
+    assert (len(base.class_names), len(new.class_names)) == sizes
+    assert base.class_names + new.class_names == names
+    assert torch.equal(new.labels, torch.arange(sizes[1]))
+    with pytest.raises(ValueError, match="1 class cannot be split"):
+        base.only("c000").base_new_split()
 
 
 def test_resized_keeps_constant_images(image_set):

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from matplotlib.ft2font import FT2Font
 from scipy.ndimage import center_of_mass
 
-from vpkit.datasets.icons import _LUMA, ICONS, IMAGES_PER_CLASS, _font_and_box, draw_icon, load_icons
+import vpkit
+from vpkit.datasets.icons import _LUMA, ICONS, IMAGES_PER_CLASS, STYLES, _font_and_box, draw_icon, load_icons
 
 
 def test_there_are_at_least_64_distinct_pictographs_and_the_font_has_them_all():
@@ -23,10 +25,10 @@ def test_an_image_is_a_pure_function_of_seed_split_class_and_index():
 
 
 def test_a_whole_split_is_those_images_in_order():
-    images, labels = load_icons("val", 12, seed=3)
+    source = load_icons("val", seed=3)
     per_class = IMAGES_PER_CLASS["val"]
-    assert np.bincount(labels).tolist() == [per_class] * len(ICONS)
-    assert np.array_equal(images[4 * per_class + 2], draw_icon(12, 3, "val", 4, 2))
+    assert np.bincount(source.labels).tolist() == [per_class] * len(ICONS)
+    assert np.array_equal(source.decode(4 * per_class + 2, 12), draw_icon(12, 3, "val", 4, 2))
 
 
 @pytest.mark.parametrize("class_index", range(len(ICONS)))
@@ -40,3 +42,31 @@ def test_the_glyph_is_there_with_contrast_size_and_place(class_index):
         extent = max(np.ptp(rows), np.ptp(columns)) + 1
         assert 0.45 * 64 <= extent <= 64
         assert all(abs(c - 32) < 16 for c in center_of_mass(ink > 30))
+
+
+@pytest.mark.parametrize("style", STYLES[1:])
+def test_a_shifted_domain_is_another_drawing_of_the_same_classes(style):
+    plain, shifted = (vpkit.load_dataset(name, "val", size=12) for name in ("icons", f"icons:{style}"))
+    assert torch.equal(plain.labels, shifted.labels)
+    assert plain.class_names == shifted.class_names
+    difference = (plain.images.float() - shifted.images.float()).abs().mean((1, 2, 3))
+    assert (difference > 5).float().mean() > 0.95
+    assert (shifted.images.float().std((1, 2, 3)) > 5).float().mean() > 0.95  # there is something to see
+
+
+def test_each_style_is_what_its_name_says():
+    arguments = (64, 0, "test", 7, 1)
+    plain, sketch, inverted, noisy, textured = (draw_icon(*arguments, style).astype(float) for style in STYLES)
+    assert np.median(sketch) == 250  # white paper
+    assert np.ptp(sketch, axis=2).max() == 0  # no colour
+    assert np.allclose(inverted[0, 0], plain[0, 0])  # the corner is outside the disc
+    middle = np.abs(inverted - plain[0, 0]).sum(2) > 60
+    assert 0.4 < middle.mean() < 0.8  # most of a disc
+    assert 20 < (noisy - plain).std() < 60
+    glyph = np.abs(plain - plain[0, 0]).sum(2) > 200
+    assert np.abs(textured - plain)[~glyph].mean() > 5 > np.abs(textured - plain)[glyph].mean()
+
+
+def test_an_unknown_style_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown style 'blue' of icons: expected icons:NAME with one of sketch, inv"):
+        vpkit.load_dataset("icons:blue", "val")

