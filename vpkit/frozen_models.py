@@ -33,6 +33,8 @@ class FrozenModel(nn.Module):
     Explained in chapter 1.
     """
 
+    is_frozen = True  # checkpoints leave it out
+
     def __init__(
         self,
         network: nn.Module,

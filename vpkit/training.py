@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from vpkit.checkpoint import load_checkpoint, save_checkpoint
 from vpkit.results import History
 from vpkit.schedules import Schedule, constant
 
@@ -70,7 +72,8 @@ def train_epoch(classifier: nn.Module, batches, optimizer, schedule: LambdaLR | 
     """
     classifier.train()
     dtype = _autocast_dtype(next(iter(classifier.parameters())).device)
-    scaler = torch.amp.GradScaler(enabled=dtype == torch.float16)
+    # A modest first scale: the default of 65,536 would skip the first steps of every epoch.
+    scaler = torch.amp.GradScaler(init_scale=1024.0, enabled=dtype == torch.float16)
     losses, hits, sizes, rates = [], [], [], []
     for images, labels in batches:
         with _autocast(images.device, dtype):
@@ -130,6 +133,7 @@ def fit(
     *,
     schedule: Callable[[int, int], Schedule] = constant,
     name: str = "",
+    checkpoint: str | Path | None = None,
 ) -> History:
     """Train for `epochs`, evaluate on validation after each, print a row each; the last epoch is the result.
 
@@ -143,19 +147,24 @@ def fit(
             happens between epochs, such as ILM's new mapping. Entries of a dict it returns join the history.
         schedule: from `vpkit.schedules`, called as `schedule(epochs, steps_per_epoch)`.
         name: shown in front of the printed rows.
+        checkpoint: a `.safetensors` file rewritten after each epoch. If it is there, the run goes on where it
+            stopped and gives the numbers of an unbroken one; a `before_epoch` that keeps state of its own does not.
 
     Returns:
         `History` with train_loss, train_accuracy, val_loss, val_accuracy and lr for each epoch.
 
     Raises:
         FloatingPointError: as `train_epoch`.
+        ValueError: a checkpoint that is cut short or belongs to another run.
 
     Explained in chapter 1.
     """
-    history, started = History(), perf_counter()
+    started = perf_counter()
     scheduler = LambdaLR(optimizer, schedule(epochs, len(train)))
-    with tqdm(total=epochs, desc=name or "fit", unit="epoch", leave=False) as bar:
-        for epoch in range(1, epochs + 1):
+    state = (classifier, optimizer, scheduler, train, epochs)
+    history = History(load_checkpoint(checkpoint, *state) if checkpoint else ())
+    with tqdm(total=epochs, initial=len(history), desc=name or "fit", unit="epoch", leave=False) as bar:
+        for epoch in range(len(history) + 1, epochs + 1):
             extra = before_epoch(classifier, epoch) if before_epoch else None
             lr = optimizer.param_groups[0]["lr"]
             fitted = train_epoch(classifier, train, optimizer, scheduler, epoch)
@@ -171,6 +180,8 @@ def fit(
             )
             print(f"{name:<12} epoch {epoch:>3}   loss {fitted.loss:6.3f}   val {checked.accuracy:6.1%}")
             bar.update()
+            if checkpoint:
+                save_checkpoint(checkpoint, *state, history.rows)
     history.seconds = perf_counter() - started
     return history
 
