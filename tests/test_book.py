@@ -47,3 +47,18 @@ def test_readme_names_the_two_commands_and_every_chapter():
     assert "make test" in readme
     for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"):
         assert path.stem in readme
+
+
+def test_the_examples_of_the_extending_page_run():
+    """One after the other in one namespace, as a reader would type them."""
+    text = (ROOT / "book" / "extending.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    namespace: dict = {}
+    try:
+        for block in blocks:
+            exec(block, namespace)
+    finally:
+        namespace["DATASETS"].pop("stripes", None)
+    assert len(blocks) == 6
+    assert namespace["history"]["train_loss"][-1] < namespace["history"]["train_loss"][0]
+    assert namespace["stripes"].class_names == ("horizontal", "vertical")

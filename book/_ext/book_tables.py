@@ -12,9 +12,16 @@ class DatasetTable(Directive):
     """A row per entry of `vpkit.DATASETS`."""
 
     def run(self):
-        header = ("name", "classes", "native side", "splits", "source")
+        header = ("name", "classes", "side", "offline", "splits", "source")
         rows = [
-            (f"`{name}`", str(row.classes), f"{row.native_size} px", row.split, row.source)
+            (
+                f"`{name}`",
+                str(row.classes),
+                f"{row.native_size} px",
+                "no" if row.on_disk else "yes",
+                row.split,
+                row.source,
+            )
             for name, row in DATASETS.items()
         ]
         return _table(self, header, rows)
@@ -24,16 +31,12 @@ class FrozenModelTable(Directive):
     """A row per entry of `vpkit.FROZEN_MODELS`."""
 
     def run(self):
-        header = ("name", "trained at", "smallest side", "mean", "std", "source")
+        header = ("name", "source classes", "trained at", "smallest side", "offline", "source")
         rows = []
         for name, row in FROZEN_MODELS.items():
             sizes = (f"{row.image_size} px", f"{row.smallest_image} px")
-            rows.append((f"`{name}`", *sizes, _numbers(row.mean), _numbers(row.std), row.source))
+            rows.append((f"`{name}`", f"{row.classes:,}", *sizes, "yes" if row.offline else "no", row.source))
         return _table(self, header, rows)
-
-
-def _numbers(values) -> str:
-    return ", ".join(f"{value:g}" for value in dict.fromkeys(values))
 
 
 def _table(directive, header, rows):

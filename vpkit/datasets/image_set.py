@@ -19,6 +19,7 @@ class ImageSet:
         labels: (N,) int64, values 0..T-1.
         class_names: the T names; a subset of the images keeps all of them.
         name, split: where the images come from, for titles and result files.
+        device: where batches go, if that is not where the images are (see `to`).
 
     Raises:
         ValueError: shapes, dtypes or label values that do not fit together.
@@ -31,6 +32,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     name: str = ""
     split: str = ""
+    device: torch.device | None = None
 
     def __post_init__(self):
         images, labels = self.images, self.labels
@@ -52,8 +54,15 @@ class ImageSet:
         return replace(self, images=self.images[index], labels=self.labels[index])
 
     def to(self, device) -> "ImageSet":
-        """The same set on another device. Small sets live on the GPU whole: no loader, no copies per step."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        """The same set for another device. It moves there whole: no loader, no copies per step.
+
+        A set that would take more than half of a GPU's free memory stays where it is, and its batches are moved
+        one by one from pinned memory.
+        """
+        device = torch.device(device)
+        if device.type == "cuda" and self.images.numel() > 0.5 * torch.cuda.mem_get_info(device)[0]:
+            return replace(self, device=device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), device=device)
 
     def resized(self, size: int) -> "ImageSet":
         """The same images at `size` x `size`, bilinear with anti-aliasing, rounded back to uint8."""
@@ -127,4 +136,13 @@ class Batches:
         if self.shuffle:  # drawn on the CPU, so that one seed gives one order on every device
             order = torch.randperm(len(labels), generator=self.generator)
         for chosen in order.to(labels.device).split(self.batch_size):
-            yield images[chosen].float().div_(255), labels[chosen]
+            batch = images[chosen], labels[chosen]
+            if self.image_set.device not in (None, images.device):
+                batch = tuple(_moved(part, self.image_set.device) for part in batch)
+            yield batch[0].float().div_(255), batch[1]
+
+
+def _moved(part: Tensor, device: torch.device) -> Tensor:
+    """From pinned memory, so that the copy runs beside the GPU's work; as bytes, a quarter of the floats."""
+    part = part.pin_memory() if device.type == "cuda" else part
+    return part.to(device, non_blocking=True)
