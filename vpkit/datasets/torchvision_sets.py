@@ -45,7 +45,7 @@ class TorchvisionSet:
         """One line for tables."""
         rule = "official" if "val" in self.splits else "official; val: 10 % of train (seeded)"
         rule = rule if self.splits else "50 / 20 / 30 % (seeded)"
-        return f"{self.split_file} if present, else {rule}" if self.split_file else rule
+        return f"CoOp's file if present, else {rule}" if self.split_file else rule
 
 
 def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root: Path, download: bool) -> Source:
