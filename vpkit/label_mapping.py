@@ -46,7 +46,7 @@ def random_mapping(num_source: int, num_target: int, seed: int = 0) -> LabelMapp
     Raises:
         ValueError: more target than source classes.
     """
-    _check_room(num_source, num_target)
+    check_room(num_source, num_target)
     generator = torch.Generator().manual_seed(seed)
     return LabelMapping(torch.randperm(num_source, generator=generator)[:num_target])
 
@@ -131,7 +131,7 @@ def _score(counts: Tensor, probability: Tensor | None) -> np.ndarray:
     counts = torch.as_tensor(counts)
     if counts.ndim != 2:
         raise ValueError(f"counts are {tuple(counts.shape)}: expected (source classes, target classes)")
-    _check_room(*counts.shape)
+    check_room(*counts.shape)
     score = counts.double().cpu()
     if probability is not None:
         if probability.shape != counts.shape:
@@ -144,7 +144,7 @@ def _device_of(counts) -> torch.device:
     return counts.device if isinstance(counts, Tensor) else torch.device("cpu")
 
 
-def _check_room(num_source: int, num_target: int) -> None:
+def check_room(num_source: int, num_target: int) -> None:
     if not 1 <= num_target <= num_source:
         raise ValueError(
             f"{num_target} target classes cannot each have one of {num_source} source classes: "
