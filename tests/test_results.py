@@ -100,3 +100,17 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
         assert len(load_runs(tmp_path)) == 1
     writer.join()
     assert writer.exitcode == 0
+
+
+def test_the_papers_numbers_ship_with_the_package():
+    table = vpkit.load_paper_results("ilm_vp", "Table 1")
+    cifar = table[(table.dataset == "CIFAR10") & table.backbone.str.startswith("ResNet-18")].set_index("method").value
+    assert (cifar["RLM-VP"], cifar["FLM-VP"]) == (63.0, 65.7)
+    averages = vpkit.load_paper_results("vp", "Table 4")
+    rows = averages[averages.backbone.str.startswith("ResNet-50 (I") & (averages.method == "VP")]
+    printed = rows[rows.dataset == "Average"].value.item()
+    assert rows[rows.dataset != "Average"].value.mean() == pytest.approx(printed, abs=0.06)
+    with pytest.raises(ValueError, match="unknown paper 'ilm': expected one of vp, ilm_vp"):
+        vpkit.load_paper_results("ilm")
+    with pytest.raises(ValueError, match="unknown table 'Table 9': expected one of Table"):
+        vpkit.load_paper_results("vp", "Table 9")

@@ -14,40 +14,56 @@ from vpkit.label_mapping import (
     random_mapping,
 )
 from vpkit.pixel_prompts import ExpandPrompt, PadPrompt, PatchPrompt
-from vpkit.results import History, load_prompt, load_runs, load_study, save_prompt, save_run
-from vpkit.schedules import cosine, multistep, warmup_cosine
+from vpkit.prompt_files import load_prompt, save_prompt
+from vpkit.results import History, load_paper_results, load_runs, load_study, save_run
+from vpkit.schedules import constant_then_cosine, cosine, multistep, warmup_cosine
 from vpkit.session import save_table, start
-from vpkit.training import evaluate, fit, train_epoch
+from vpkit.training import Evaluation, evaluate, fit, train_epoch
+from vpkit.weighted_mapping import (
+    LinearMapping,
+    WeightedMapping,
+    bayesian_mapping,
+    grouped_mapping,
+    probability_mass,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DATASETS",
     "FROZEN_MODELS",
+    "Evaluation",
     "ExpandPrompt",
     "FrozenModel",
     "History",
     "ImageSet",
     "LabelMapping",
+    "LinearMapping",
     "PadPrompt",
     "PatchPrompt",
     "PromptedClassifier",
+    "WeightedMapping",
+    "bayesian_mapping",
+    "constant_then_cosine",
     "cosine",
     "count_parameters",
     "count_predictions",
     "evaluate",
     "fit",
     "frequency_mapping",
+    "grouped_mapping",
     "hamming_distance",
     "identity_mapping",
     "linear_probe",
     "load_dataset",
     "load_frozen",
+    "load_paper_results",
     "load_prompt",
     "load_runs",
     "load_study",
     "multistep",
     "optimal_mapping",
+    "probability_mass",
     "random_mapping",
     "save_prompt",
     "save_run",

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its history, one JSON file with everything needed to repeat it, and the prompt."""
+"""What a run leaves behind: its history, and one JSON file with everything needed to repeat it."""
 
 import json
 import math
@@ -9,11 +9,10 @@ from importlib import metadata, resources
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from vpkit.cache import write_atomically
 
-__all__ = ["History", "load_prompt", "load_runs", "load_study", "provenance", "save_prompt", "save_run"]
+__all__ = ["History", "load_paper_results", "load_runs", "load_study", "provenance", "save_run"]
 
 _FORMAT = 1
 
@@ -122,55 +121,27 @@ def load_study(name: str):
     return _table(json.loads(path.read_text(encoding="utf-8")))
 
 
-def save_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None = None, **card) -> Path:
-    """Write what was learned (prompt, and mapping if given) as safetensors, with `card` as its description."""
-    from safetensors.torch import save_file
+def load_paper_results(paper: str | None = None, table: str | None = None):
+    """The papers' printed results as a pandas table, one number a row, digits as printed (percent for accuracies).
 
-    tensors = {f"prompt.{name}": value.contiguous() for name, value in prompt.state_dict().items()}
-    if mapping is not None:
-        tensors |= {f"mapping.{name}": value.contiguous() for name, value in mapping.state_dict().items()}
-    description = {"format": str(_FORMAT), "prompt": _describe(prompt), "card": json.dumps(card)}
-    return write_atomically(path, lambda part: save_file(tensors, part, metadata=description))
-
-
-def load_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None = None) -> dict:
-    """Fill `prompt` (and `mapping`) from a file of `save_prompt`; returns the card.
+    Args:
+        paper: "vp", "ilm_vp", "ilm_vp_slides", "logoprompt" or "dpt"; all by default.
+        table: such as "Table 1"; all by default.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that is cut short or not a prompt, or one made for other sizes or classes.
+        ValueError: an unknown paper or table; the message lists the known ones.
     """
-    from safetensors import SafetensorError, safe_open
+    import pandas as pd
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such prompt file")
-    try:
-        with safe_open(path, "pt") as file:
-            description = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            card = json.loads(description["card"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a prompt file of vpkit, or cut short ({error})") from error
-    if description.get("prompt") != _describe(prompt):
-        raise ValueError(
-            f"{path} holds {description.get('prompt')}, not {_describe(prompt)}: make the one it was saved as"
-        )
-    for part, module in (("prompt", prompt), ("mapping", mapping)):
-        if module is not None:
-            state = {name.removeprefix(f"{part}."): v for name, v in tensors.items() if name.startswith(f"{part}.")}
-            try:
-                module.load_state_dict(state)
-            except RuntimeError as error:
-                raise ValueError(f"{path}: its {part} does not fit: {error}") from error
-    return card
-
-
-def _describe(prompt: nn.Module) -> str:
-    """A prompt's class and sizes, such as `PadPrompt(image_size=96, width=12)`."""
-    sizes = {k: v for k, v in vars(prompt).items() if isinstance(v, int | str) and not k.startswith("_")}
-    sizes.pop("training", None)
-    return f"{type(prompt).__name__}({', '.join(f'{k}={v}' for k, v in sizes.items())})"
+    with resources.as_file(resources.files("vpkit") / "data" / "paper_results.csv") as path:
+        results = pd.read_csv(path)
+    for column, wanted in (("paper", paper), ("table", table)):
+        if wanted is not None:
+            known = list(dict.fromkeys(results[column]))
+            if wanted not in known:
+                raise ValueError(f"unknown {column} {wanted!r}: expected one of {', '.join(known)}")
+            results = results[results[column] == wanted]
+    return results.reset_index(drop=True)
 
 
 def _read_run(path: Path) -> dict:
