@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from time import perf_counter
 
 import nbformat
 import papermill
@@ -22,6 +23,7 @@ from papermill.exceptions import PapermillExecutionError
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 PARAMS = ROOT / "vpkit" / "data" / "params"
+CELL_TIMEOUT = 1200  # seconds: a kernel that hangs must not hang the build
 
 
 def main() -> int:
@@ -39,9 +41,11 @@ def main() -> int:
     executed.mkdir(parents=True)
     for number, path in enumerate(chosen, 1):
         print(f"[{number}/{len(chosen)}] {path.stem}", flush=True)
+        started = perf_counter()
         parameters = yaml.safe_load((PARAMS / "smoke" / f"{path.stem}.yaml").read_text()) if options.smoke else {}
         if not run_chapter(path, executed / path.name, parameters):
             return 1
+        print(f"      {perf_counter() - started:.0f} s", flush=True)
         if options.store:
             notebook = tidy(nbformat.read(executed / path.name, as_version=4))
             nbformat.write(notebook, path)
@@ -55,7 +59,13 @@ def run_chapter(path: Path, output: Path, parameters: dict) -> bool:
     """Execute one chapter; on failure name the cell and the error, and keep the partly executed notebook."""
     try:
         papermill.execute_notebook(
-            path, output, parameters, kernel_name="python3", cwd=output.parent, progress_bar=sys.stderr.isatty()
+            path,
+            output,
+            parameters,
+            kernel_name="python3",
+            cwd=output.parent,
+            progress_bar=sys.stderr.isatty(),
+            execution_timeout=CELL_TIMEOUT,
         )
     except PapermillExecutionError as error:
         source = error.source.strip().splitlines()

@@ -48,7 +48,7 @@ def run_study(chapter: str) -> None:
             partly = runs / "partly.ipynb"
             papermill.execute_notebook(
                 ROOT / "notebooks" / f"{chapter}.ipynb", partly, parameters | point | {"results_dir": str(runs)},
-                kernel_name="python3", cwd=runs, progress_bar=False,
+                kernel_name="python3", cwd=runs, progress_bar=False, execution_timeout=3600,
             )  # fmt: skip
             partly.rename(done)
         records += [json.loads(path.read_text()) for path in sorted(runs.glob("*.json"))]
