@@ -181,3 +181,16 @@ def test_a_history_is_read_by_column():
     history.add(a=2)
     assert history["a"] == [1, 2]
     assert len(history) == 2
+
+
+def test_counts_from_the_training_pass_are_those_of_the_prompts_met(model, image_set):
+    classifier = make(model)
+    before = vpkit.count_predictions(model, classifier.prompt, image_set.batches(16), with_probability=True)
+    classifier.counter = vpkit.PredictionCounts(4, with_probability=True)
+    train_epoch(classifier, shuffled(image_set), adam(classifier, lr=0.0))  # the prompt stays, so nothing may differ
+    assert torch.equal(classifier.counter.counts, before[0])
+    assert torch.allclose(classifier.counter.probability, before[1], atol=1e-6)
+    evaluate(classifier, image_set.batches(16))  # does not count
+    assert classifier.counter.counts.sum() == 64
+    with pytest.raises(ValueError, match="no images to count"):
+        _ = vpkit.PredictionCounts(4).counts

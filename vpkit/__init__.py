@@ -3,9 +3,11 @@
 from vpkit.baselines import linear_probe
 from vpkit.classifiers import PromptedClassifier, count_parameters
 from vpkit.datasets import DATASETS, ImageSet, load_dataset
+from vpkit.explanation import explain_by_example
 from vpkit.frozen_models import FROZEN_MODELS, FrozenModel, load_frozen
 from vpkit.label_mapping import (
     LabelMapping,
+    PredictionCounts,
     count_predictions,
     frequency_mapping,
     hamming_distance,
@@ -41,6 +43,7 @@ __all__ = [
     "LinearMapping",
     "PadPrompt",
     "PatchPrompt",
+    "PredictionCounts",
     "PromptedClassifier",
     "WeightedMapping",
     "bayesian_mapping",
@@ -49,6 +52,7 @@ __all__ = [
     "count_parameters",
     "count_predictions",
     "evaluate",
+    "explain_by_example",
     "fit",
     "frequency_mapping",
     "grouped_mapping",

@@ -14,6 +14,9 @@ class PromptedClassifier(nn.Module):
         model: prompted image to (B, S) source logits.
         mapping: (B, S) to (B, T).
 
+    Attributes:
+        counter: a `PredictionCounts` that gathers the source predictions of every training batch, or None.
+
     Raises:
         ValueError: a mapping to source classes that the model does not have.
 
@@ -23,6 +26,7 @@ class PromptedClassifier(nn.Module):
     def __init__(self, prompt: nn.Module, model: nn.Module, mapping: nn.Module):
         super().__init__()
         self.prompt, self.model, self.mapping = prompt, model, mapping
+        self.counter = None
         index, names = getattr(mapping, "index", None), getattr(model, "class_names", None)
         if index is not None and names is not None and int(index.max()) >= len(names):
             raise ValueError(
@@ -35,7 +39,10 @@ class PromptedClassifier(nn.Module):
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy over the T mapped logits (the other source classes are left out), and those logits."""
-        logits = self(images)
+        source_logits = self.model(self.prompt(images))  # (B, S)
+        if self.counter is not None and self.training:
+            self.counter.add(source_logits, labels)
+        logits = self.mapping(source_logits)  # (B, T)
         return cross_entropy(logits, labels), logits
 
 

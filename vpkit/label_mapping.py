@@ -89,11 +89,54 @@ def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelM
     return LabelMapping(torch.from_numpy(sources[targets.argsort()]).to(_device_of(counts)))
 
 
+class PredictionCounts:
+    """How often images of target class t are called source class s, gathered batch by batch on the device.
+
+    Only the (S, T) tables are kept, whatever the number of images. Given to a `PromptedClassifier` as `.counter`, it
+    gathers from the training pass, which saves the forward pass of `count_predictions` but mixes the prompts of one
+    epoch (BLM's released code has such a variant).
+
+    Args:
+        num_target: number of target classes T; a class without images keeps its column.
+        with_probability: gather softmax probabilities too.
+    """
+
+    def __init__(self, num_target: int, with_probability: bool = False):
+        self.num_target, self.with_probability = num_target, with_probability
+        self._counts = self._mass = None
+
+    @torch.no_grad()
+    def add(self, source_logits: Tensor, labels: Tensor) -> None:
+        """Count a batch of source logits (B, S) with target labels (B,)."""
+        num_source = source_logits.shape[1]
+        cells = source_logits.argmax(1) * self.num_target + labels
+        counts = torch.bincount(cells, minlength=num_source * self.num_target).view(num_source, self.num_target)
+        self._counts = counts if self._counts is None else self._counts + counts
+        if self.with_probability:
+            if self._mass is None:
+                self._mass = torch.zeros(self.num_target, num_source, device=source_logits.device)
+            self._mass.index_add_(0, labels, source_logits.float().softmax(1))
+
+    @property
+    def counts(self) -> Tensor:
+        """(S, T) int64.
+
+        Raises:
+            ValueError: nothing has been counted yet.
+        """
+        if self._counts is None:
+            raise ValueError("there are no images to count: the batches are empty")
+        return self._counts
+
+    @property
+    def probability(self) -> Tensor:
+        """(S, T) mean probabilities; 0 for a class without images."""
+        return self._mass.T / self.counts.sum(0).clamp(min=1)
+
+
 @torch.no_grad()
 def count_predictions(model: nn.Module, prompt: nn.Module, batches, with_probability: bool = False):
     """How often images of target class t, prompted, are called source class s: (S, T) int64 counts.
-
-    Streamed: only the counts are kept, whatever the number of images. A class without images keeps its column.
 
     Args:
         model: source model, (B, 3, H, W) to (B, S) logits.
@@ -101,24 +144,15 @@ def count_predictions(model: nn.Module, prompt: nn.Module, batches, with_probabi
         batches: iterable of `(images, labels)` with `class_names`, such as `ImageSet.batches(...)`.
         with_probability: also return the (S, T) mean softmax probabilities, `(counts, probability)`.
 
+    Raises:
+        ValueError: no images.
+
     Source: Chen et al. 2023, Eq. 3. Explained in chapter 2.
     """
-    num_target = len(batches.class_names)
-    counts = mass = 0
+    gathered = PredictionCounts(len(batches.class_names), with_probability)
     for images, labels in batches:
-        logits = model(prompt(images))
-        num_source = logits.shape[1]
-        cells = logits.argmax(1) * num_target + labels
-        counts = counts + torch.bincount(cells, minlength=num_source * num_target)
-        if with_probability:
-            column = torch.zeros(num_target, num_source, device=logits.device)
-            mass = mass + column.index_add_(0, labels, logits.float().softmax(1))
-    if isinstance(counts, int):
-        raise ValueError("there are no images to count: the batches are empty")
-    counts = counts.view(-1, num_target)
-    if not with_probability:
-        return counts
-    return counts, mass.T / counts.sum(0).clamp(min=1)
+        gathered.add(model(prompt(images)), labels)
+    return (gathered.counts, gathered.probability) if with_probability else gathered.counts
 
 
 def hamming_distance(before: LabelMapping, after: LabelMapping) -> int:
