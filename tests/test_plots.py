@@ -1,0 +1,88 @@
+"""Figures are checked for what they show; how they look is looked at in the built book."""
+
+import pandas as pd
+import pytest
+import torch
+
+import vpkit
+from vpkit import ExpandPrompt, History, PadPrompt, plots
+
+
+@pytest.fixture
+def history():
+    rows = [{"epoch": e, "val_accuracy": e / 10, "train_loss": 1 / e, "moved": 4 - e} for e in (1, 2, 3)]
+    return History(rows)
+
+
+def test_images_are_shown_as_they_are_with_their_titles():
+    images = torch.zeros(3, 3, 4, 4)
+    images[1], images[2] = 0.5, 2.0
+    figure = plots.show_images(images, ["a", "b", "c"], columns=2)
+    shown = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in shown] == ["a", "b", "c"]
+    assert [float(axis.images[0].get_array().max()) for axis in shown] == [0, 0.5, 1]
+    bytes_shown = plots.show_images(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))
+    assert bytes_shown.axes[0].images[0].get_array().max() == 1
+
+
+def test_a_prompt_is_shown_three_ways(model):
+    image = torch.full((3, 16, 16), 0.5)
+    prompt = PadPrompt(16, 2)
+    alone, on_image, seen = (axis.images[0].get_array() for axis in plots.show_prompt(prompt, image, model).axes)
+    assert torch.allclose(torch.tensor(alone[8, 8]), torch.tensor(0.5))  # nothing added: middle grey
+    assert torch.allclose(torch.tensor(on_image[8, 8]), torch.tensor(0.5))
+    assert (seen.min(), seen.max()) == (0, 1)
+    border = plots.show_prompt(ExpandPrompt(8, 16), image[:, :8, :8]).axes
+    assert len(border) == 2
+    assert border[0].images[0].get_array()[0, 0].tolist() == [0.5] * 3
+
+
+def test_curves_are_the_histories(history):
+    axis = plots.plot_history({"ILM": history, "other": history}, chance=0.1).axes[0]
+    assert [line.get_label() for line in axis.lines[:2]] == ["ILM", "other"]
+    assert axis.lines[0].get_ydata().tolist() == [0.1, 0.2, 0.3]
+    assert axis.lines[0].get_color() == plots.METHOD_COLORS["ILM"]
+
+
+def test_bars_are_means_over_runs_in_a_panel_per_dataset():
+    table = pd.DataFrame(
+        {"method": ["FLM", "FLM", "ILM", "ILM"], "dataset": ["a", "a", "a", "b"], "test_accuracy": [0.2, 0.4, 0.5, 0.6]}
+    )
+    first, second = plots.plot_accuracies(table, by="dataset").axes
+    assert [round(bar.get_width(), 6) for bar in first.patches] == [0.3, 0.5]
+    assert [text.get_text().strip() for text in first.texts] == ["30.0%", "50.0%"]
+    assert [text.get_text().strip() for text in second.texts] == ["60.0%"]
+
+
+def test_sizes_show_mean_and_range():
+    table = pd.DataFrame(
+        {"method": ["padding"] * 4, "learned_parameters": [3, 3, 30, 30], "test_accuracy": [0.1, 0.3, 0.5, 0.9]}
+    )
+    axis = plots.plot_sizes(table).axes[0]
+    assert axis.lines[0].get_xdata().tolist() == [3, 30]
+    assert axis.lines[0].get_ydata().tolist() == pytest.approx([0.2, 0.7])
+    assert axis.get_xscale() == "log"
+
+
+def test_the_heat_map_frames_the_mapped_cell_of_every_column():
+    counts = torch.tensor([[4, 0], [1, 3], [0, 9], [7, 0]])
+    index = vpkit.frequency_mapping(counts).index
+    axis = plots.plot_mapping(counts, list("wxyz"), ["a", "b"], index).axes[0]
+    rows = [label.get_text() for label in axis.get_yticklabels()]
+    framed = [(int(frame.get_x()), rows[int(frame.get_y())]) for frame in axis.patches]
+    assert framed == [(0, "z"), (1, "y")]
+
+
+def test_dynamics_show_every_epoch(history):
+    pictures = [torch.rand(3, 8, 8) for _ in range(3)]
+    figure = plots.plot_dynamics(pictures, {"cat": ["tabby", "lynx", "lynx"]}, history, [0, 2, 1])
+    labels = [axis.get_xlabel() for axis in figure.axes[:3]]
+    assert labels == ["cat: tabby", "cat: lynx", "cat: lynx"]
+    assert figure.axes[-1].lines[0].get_ydata().tolist() == [0, 2, 1]
+
+
+def test_gains_are_ordered_and_starred():
+    gain = torch.tensor([0.1, 0.5, float("nan"), -0.2])
+    axis = plots.plot_gains(gain, torch.tensor([False, True, False, False]), list("abcd"), most=2).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["b *", "a"]
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.5, 0.1])

@@ -1,0 +1,19 @@
+"""Figures of the book. Every function takes tensors, tables or a `History` and returns a matplotlib figure."""
+
+from vpkit.plots.images import show_images, show_prompt
+from vpkit.plots.mappings import plot_dynamics, plot_gains, plot_mapping
+from vpkit.plots.results import plot_accuracies, plot_history, plot_sizes
+from vpkit.plots.style import METHOD_COLORS, set_style
+
+__all__ = [
+    "METHOD_COLORS",
+    "plot_accuracies",
+    "plot_dynamics",
+    "plot_gains",
+    "plot_history",
+    "plot_mapping",
+    "plot_sizes",
+    "set_style",
+    "show_images",
+    "show_prompt",
+]

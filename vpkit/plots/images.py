@@ -1,0 +1,50 @@
+"""Images, and prompts three ways."""
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor, nn
+
+from vpkit.plots.style import displayable, finished
+
+
+def show_images(images: Tensor, titles: list[str] | None = None, columns: int = 8, side: float = 1.0):
+    """A grid of images, (N, 3, h, w), uint8 or floats in [0, 1] (values beyond are clipped)."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    text_room = 0.28 if titles else 0.0
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * side, rows * (side + text_room)), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for position, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
+        axis.imshow(displayable(image))
+        if titles:
+            axis.set_title(titles[position], fontsize=7)
+    return finished(figure)
+
+
+def show_prompt(prompt: nn.Module, image: Tensor, model: nn.Module | None = None, side: float = 1.5):
+    """A prompt three ways: alone, on an image, and as the model sees it (normalised, stretched to full range).
+
+    Args:
+        prompt: a pixel prompt with `.picture()`.
+        image: (3, h, h) float in [0, 1].
+        model: its `mean` and `std` make the third picture, left out without it.
+    """
+    with torch.no_grad():
+        prompted = prompt(image[None])[0]
+        picture = prompt.picture()
+    low, high = float(picture.min()), float(picture.max())
+    alone = picture if low >= 0 and high <= 1 else 0.5 + picture / (2 * max(abs(low), abs(high), 1e-9))
+    pictures, titles = [alone, prompted], ["the prompt alone", "on an image"]
+    if model is not None:
+        seen = (prompted - model.mean[:, None, None]) / model.std[:, None, None]
+        pictures.append((seen - seen.min()) / (seen.max() - seen.min()).clamp(min=1e-9))
+        titles.append("as the model sees it")
+    figure, axes = plt.subplots(1, len(pictures), figsize=(side * len(pictures), side + 0.3), layout="constrained")
+    for axis, shown, title in zip(axes, pictures, titles, strict=True):
+        axis.imshow(displayable(shown))
+        axis.set_title(title, fontsize=8)
+        axis.axis("off")
+    return finished(figure)

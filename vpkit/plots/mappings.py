@@ -1,0 +1,77 @@
+"""Label mappings: counts, dynamics, gains by class."""
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+import torch
+from torch import Tensor
+
+from vpkit.plots.style import METHOD_COLORS, displayable, finished
+
+
+def plot_mapping(counts: Tensor, source_names, target_names, index: Tensor, most: int = 12):
+    """Heat map of `count_predictions` for the first `most` target classes; the mapped cell of each is framed.
+
+    Args:
+        counts: (S, T).
+        index: (T,) source class of each target class; only these source classes become rows.
+    """
+    counts, index = counts[:, :most].cpu(), index[:most].cpu()
+    voted = torch.cat([index, counts.sum(1).topk(min(4, len(counts))).indices])  # what was asked for besides
+    rows = list(dict.fromkeys(voted.tolist()))
+    share = (counts / counts.sum(0).clamp(min=1))[rows]
+    figure, axis = plt.subplots(figsize=(0.36 * len(index) + 2.2, 0.24 * len(rows) + 1.3), layout="constrained")
+    sns.heatmap(
+        share.numpy(), cmap="cividis", vmin=0, ax=axis, cbar_kws={"label": "share of the class", "format": "{x:.0%}"},
+        xticklabels=[target_names[t] for t in range(len(index))], yticklabels=[source_names[s] for s in rows],
+    )  # fmt: skip
+    for target, source in enumerate(index.tolist()):
+        corner = (target, rows.index(source))
+        axis.add_patch(plt.Rectangle(corner, 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.5))
+    axis.set(xlabel="target class", ylabel="source class")
+    axis.tick_params(axis="x", rotation=60)
+    plt.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
+    return finished(figure)
+
+
+def plot_dynamics(pictures, labels: dict, history, moved: list[int]):
+    """ILM's dynamics (Chen et al., Fig. 5): per epoch the prompt and mapped source classes, above three curves.
+
+    Args:
+        pictures: one (3, H, W) prompt an epoch.
+        labels: for each followed target class, its source class name per epoch.
+        history: with train_loss and val_accuracy.
+        moved: Hamming distance to the mapping of the epoch before.
+    """
+    epochs = len(pictures)
+    figure = plt.figure(figsize=(max(6.0, 1.25 * epochs), 4.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    for epoch, (axis, picture) in enumerate(zip(top.subplots(1, epochs, squeeze=False)[0], pictures, strict=True)):
+        axis.imshow(displayable(picture))
+        axis.set_title(f"epoch {epoch + 1}", fontsize=7)
+        axis.set(xticks=[], yticks=[])
+        names = [f"{target}: {sources[epoch][:16]}" for target, sources in labels.items()]
+        axis.set_xlabel("\n".join(names), fontsize=6)
+    curves = {"training loss": history["train_loss"], "validation accuracy": history["val_accuracy"]}
+    curves["classes re-mapped"] = moved
+    for axis, (title, values) in zip(bottom.subplots(1, 3), curves.items(), strict=True):
+        axis.plot(range(1, epochs + 1), values, marker="o", markersize=3, color=METHOD_COLORS["ILM"])
+        axis.set(xlabel="epoch", title=title, ylim=(0, None))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    return finished(figure)
+
+
+def plot_gains(gain: Tensor, starred: Tensor, class_names, most: int = 10):
+    """The largest per-class gains as bars (Chen et al., Fig. 4); re-mapped classes carry a star.
+
+    Args:
+        gain: (T,) difference of accuracies; NaN for classes without images.
+        starred: (T,) bool.
+    """
+    order = gain.nan_to_num(-1).argsort(descending=True, stable=True)[:most].tolist()
+    figure, axis = plt.subplots(figsize=(4.6, 0.26 * len(order) + 0.8), layout="constrained")
+    names = [f"{class_names[t]}{' *' if starred[t] else ''}" for t in order]
+    axis.barh(names, [float(gain[t]) for t in order], color=METHOD_COLORS["ILM"], alpha=0.75)
+    axis.invert_yaxis()
+    axis.set(xlabel="gain in accuracy")
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    return finished(figure)

@@ -1,0 +1,78 @@
+"""Curves and bars of accuracies."""
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+from vpkit.plots.style import CHANCE, METHOD_COLORS, finished
+
+
+def plot_history(histories: dict, value: str = "val_accuracy", label: str = "validation accuracy", chance=None):
+    """One curve per method: `value` over the epochs. `histories` maps method names to `History`."""
+    figure, axis = plt.subplots(layout="constrained")
+    for method, history in histories.items():
+        color = METHOD_COLORS.get(method)
+        axis.plot(history["epoch"], history[value], marker="o", markersize=3, label=method, color=color)
+    if chance is not None:
+        axis.axhline(chance, **CHANCE)
+        axis.annotate("chance", (1, chance), fontsize=7, color="#666666", va="bottom")
+    axis.set(xlabel="epoch", ylabel=label)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if "accuracy" in value:
+        axis.yaxis.set_major_formatter("{x:.0%}")
+    axis.legend(fontsize=7)
+    return finished(figure)
+
+
+def plot_accuracies(table, column: str = "test_accuracy", by: str | None = None, chance: float | None = None):
+    """A bar per method with its mean; where there are several runs, each as a dot.
+
+    Args:
+        table: pandas table with the columns `method` and `column`, one row a run.
+        by: a column whose values get a panel each, such as "dataset".
+        chance: drawn as a dotted line.
+    """
+    order = list(dict.fromkeys(table["method"]))
+    palette = {method: METHOD_COLORS.get(method, "#777777") for method in order}
+    groups = [("", table)] if by is None else list(table.groupby(by, sort=False))
+    size = (1.3 + 2.6 * len(groups), 0.3 * len(order) + 0.8)
+    figure, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axis, (title, rows) in zip(axes[0], groups, strict=True):
+        options = {
+            "data": rows,
+            "y": "method",
+            "x": column,
+            "order": order,
+            "hue": "method",
+            "legend": False,
+            "ax": axis,
+        }
+        sns.barplot(**options, palette=palette, errorbar=None, alpha=0.75)
+        if rows["method"].duplicated().any():
+            sns.stripplot(**options, palette=dict.fromkeys(order, "#222222"), size=3, jitter=False)
+        for position, method in enumerate(order):
+            found = rows.loc[rows["method"] == method, column]
+            if len(found):
+                axis.annotate(f" {found.mean():.1%}", (found.max(), position), va="center", fontsize=7)
+        if chance is not None:
+            axis.axvline(chance, **CHANCE)
+        axis.set(xlabel=column.replace("_", " "), ylabel="", title=title, xlim=(0, table[column].max() * 1.25))
+        axis.xaxis.set_major_formatter("{x:.0%}")
+    return finished(figure)
+
+
+def plot_sizes(table, column: str = "test_accuracy"):
+    """Accuracy against the number of prompt parameters, one curve a template: mean and range over seeds.
+
+    Args:
+        table: pandas table with the columns `method`, `learned_parameters` and `column`.
+    """
+    figure, axis = plt.subplots(figsize=(4.6, 2.8), layout="constrained")
+    for method, rows in table.groupby("method", sort=False):
+        over_seeds = rows.groupby("learned_parameters")[column].agg(["mean", "min", "max"])
+        color = METHOD_COLORS.get(method)
+        axis.plot(over_seeds.index, over_seeds["mean"], marker="o", markersize=3, label=method, color=color)
+        axis.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], alpha=0.2, color=color, linewidth=0)
+    axis.set(xlabel="prompt parameters", ylabel=column.replace("_", " "), xscale="log")
+    axis.yaxis.set_major_formatter("{x:.0%}")
+    axis.legend(fontsize=7)
+    return finished(figure)

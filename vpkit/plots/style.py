@@ -1,0 +1,44 @@
+"""One look and one colour a method for every figure of the book."""
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from torch import Tensor, uint8
+
+# One colour a method throughout the book (Okabe and Ito's colour-blind safe set).
+METHOD_COLORS = {
+    "unprompted": "#999999",
+    "linear probe": "#000000",
+    "padding": "#0072B2",
+    "fixed patch": "#E69F00",
+    "random patch": "#009E73",
+    "one pixel": "#CC79A7",
+    "RLM": "#56B4E9",
+    "FLM": "#D55E00",
+    "FLM soft": "#E69F00",
+    "ILM": "#0072B2",
+    "ILM from training": "#7FB8DA",
+    "ILM soft": "#009E73",
+    "ILM soft + Hungarian": "#CC79A7",
+    "BLM": "#8C6D31",
+    "BLM+": "#5F4B8B",
+}
+CHANCE = {"color": "#999999", "linestyle": ":", "linewidth": 1}
+
+
+def set_style() -> None:
+    """The book's look: small figures, light grid."""
+    sns.set_theme(context="notebook", style="whitegrid", font_scale=0.8)
+    plt.rcParams.update({"figure.figsize": (3.6, 2.6), "figure.dpi": 110, "savefig.bbox": "tight"})
+
+
+def displayable(image: Tensor):
+    """(3, h, w), uint8 or floats in [0, 1] (values beyond are clipped), as matplotlib wants it."""
+    image = image.detach().cpu()
+    image = image / 255 if image.dtype == uint8 else image.clamp(0, 1)
+    return image.permute(1, 2, 0).numpy()
+
+
+def finished(figure):
+    """Shown once, by the cell that asks for it, and not by matplotlib as well."""
+    plt.close(figure)
+    return figure
