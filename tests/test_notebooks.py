@@ -82,7 +82,8 @@ def test_it_has_the_parts_of_every_chapter(cells, code):
     assert "@@" not in prose  # no text left to be filled in
     assert "vpkit.start(seed=seed, device=device)" in code[1].source
     assert "google.colab" in code[1].source
-    assert "ipywidgets" in code[-1].source
+    assert re.search(r"plots\.(slide|browse)\(", code[-1].source)
+    assert "interact(" not in "".join(cell.source for cell in code)  # see vpkit/plots/widgets.py
 
 
 def test_the_committed_outputs_are_a_whole_run_in_order(code):

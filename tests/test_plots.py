@@ -86,3 +86,33 @@ def test_gains_are_ordered_and_starred():
     axis = plots.plot_gains(gain, torch.tensor([False, True, False, False]), list("abcd"), most=2).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["b *", "a"]
     assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.5, 0.1])
+
+
+def test_a_slider_redraws_what_stands_below_it():
+    drawn = []
+
+    def draw(width):
+        drawn.append(width)
+        return plots.show_images(torch.full((1, 3, 4, 4), width / 10))
+
+    control, shown = plots.slide(draw, 1, 9, 3, "width").children
+    before = shown.value
+    assert before.startswith(b"\x89PNG")
+    control.value = 7
+    assert drawn[-1] == 7
+    assert shown.value.startswith(b"\x89PNG")
+    assert shown.value != before
+
+
+def test_a_list_shows_tables():
+    control, shown = plots.browse(lambda name: pd.DataFrame({"called": [name + "!"]}), ["a", "b"]).children
+    assert "a!" in shown.value
+    control.value = "b"
+    assert "b!" in shown.value
+
+
+def test_no_widget_needs_an_answer_from_whoever_runs_the_notebook():
+    import ipywidgets
+
+    box = plots.slide(lambda i: pd.DataFrame({"i": [i]}), 0, 1, 0)
+    assert not any(isinstance(child, ipywidgets.Output) for child in box.children)

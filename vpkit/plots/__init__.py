@@ -4,9 +4,11 @@ from vpkit.plots.images import show_images, show_prompt
 from vpkit.plots.mappings import plot_dynamics, plot_gains, plot_mapping
 from vpkit.plots.results import plot_accuracies, plot_history, plot_sizes
 from vpkit.plots.style import METHOD_COLORS, set_style
+from vpkit.plots.widgets import browse, slide
 
 __all__ = [
     "METHOD_COLORS",
+    "browse",
     "plot_accuracies",
     "plot_dynamics",
     "plot_gains",
@@ -16,4 +18,5 @@ __all__ = [
     "set_style",
     "show_images",
     "show_prompt",
+    "slide",
 ]
