@@ -54,6 +54,14 @@ def test_bars_are_means_over_runs_in_a_panel_per_dataset():
     assert [text.get_text().strip() for text in second.texts] == ["60.0%"]
 
 
+def test_methods_come_in_the_books_order_whatever_the_tables():
+    table = pd.DataFrame(
+        {"method": ["mine", "FLM", "linear probe", "unprompted"], "test_accuracy": [0.1, 0.2, 0.3, 0.4]}
+    )
+    labels = [label.get_text() for label in plots.plot_accuracies(table).axes[0].get_yticklabels()]
+    assert labels == ["unprompted", "linear probe", "FLM", "mine"]
+
+
 def test_sizes_show_mean_and_range():
     table = pd.DataFrame(
         {"method": ["padding"] * 4, "learned_parameters": [3, 3, 30, 30], "test_accuracy": [0.1, 0.3, 0.5, 0.9]}
@@ -61,7 +69,7 @@ def test_sizes_show_mean_and_range():
     axis = plots.plot_sizes(table).axes[0]
     assert axis.lines[0].get_xdata().tolist() == [3, 30]
     assert axis.lines[0].get_ydata().tolist() == pytest.approx([0.2, 0.7])
-    assert axis.get_xscale() == "log"
+    assert axis.get_ylim()[0] == 0  # a curve that starts elsewhere exaggerates
 
 
 def test_the_heat_map_frames_the_mapped_cell_of_every_column():

@@ -14,7 +14,7 @@ def plot_history(histories: dict, value: str = "val_accuracy", label: str = "val
         axis.plot(history["epoch"], history[value], marker="o", markersize=3, label=method, color=color)
     if chance is not None:
         axis.axhline(chance, **CHANCE)
-        axis.annotate("chance", (1, chance), fontsize=7, color="#666666", va="bottom")
+        axis.annotate("chance", (axis.get_xlim()[1], chance), fontsize=7, color="#666666", va="bottom", ha="right")
     axis.set(xlabel="epoch", ylabel=label)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if "accuracy" in value:
@@ -31,7 +31,8 @@ def plot_accuracies(table, column: str = "test_accuracy", by: str | None = None,
         by: a column whose values get a panel each, such as "dataset".
         chance: drawn as a dotted line.
     """
-    order = list(dict.fromkeys(table["method"]))
+    present = list(dict.fromkeys(table["method"]))
+    order = sorted(present, key=lambda m: list(METHOD_COLORS).index(m) if m in METHOD_COLORS else len(METHOD_COLORS))
     palette = {method: METHOD_COLORS.get(method, "#777777") for method in order}
     groups = [("", table)] if by is None else list(table.groupby(by, sort=False))
     size = (1.3 + 2.6 * len(groups), 0.3 * len(order) + 0.8)
@@ -72,7 +73,8 @@ def plot_sizes(table, column: str = "test_accuracy"):
         color = METHOD_COLORS.get(method)
         axis.plot(over_seeds.index, over_seeds["mean"], marker="o", markersize=3, label=method, color=color)
         axis.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], alpha=0.2, color=color, linewidth=0)
-    axis.set(xlabel="prompt parameters", ylabel=column.replace("_", " "), xscale="log")
+    axis.set(xlabel="prompt parameters", ylabel=column.replace("_", " "), xlim=(0, None), ylim=(0, None))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.yaxis.set_major_formatter("{x:.0%}")
     axis.legend(fontsize=7)
     return finished(figure)
