@@ -1,7 +1,7 @@
 """Run every chapter with papermill and build the HTML book from those outputs.
 
     python tools/build_book.py            run at the default parameters, build _build/book (make book)
-    python tools/build_book.py --smoke    run on tiny parameters only, no HTML (make smoke)
+    python tools/build_book.py --smoke    run on tiny parameters, build _build/smoke_book (make smoke)
     python tools/build_book.py --store    run at the defaults and write the tidied outputs back (make tidy)
 
 The work tree is left as it is, except by --store.
@@ -28,7 +28,7 @@ CELL_TIMEOUT = 1200  # seconds: a kernel that hangs must not hang the build
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="tiny parameters, no HTML")
+    parser.add_argument("--smoke", action="store_true", help="tiny parameters")
     parser.add_argument("--store", action="store_true", help="write the outputs back into notebooks/")
     parser.add_argument("chapters", nargs="*", help="only these, such as 01_visual_prompting")
     options = parser.parse_args()
@@ -50,9 +50,9 @@ def main() -> int:
             notebook = tidy(nbformat.read(executed / path.name, as_version=4))
             nbformat.write(notebook, path)
             store_readme_figure(notebook)
-    if options.smoke or options.store:
+    if options.store:
         return 0
-    return build_html(executed)
+    return build_html(executed, ROOT / "_build" / ("smoke_book" if options.smoke else "book"))
 
 
 def run_chapter(path: Path, output: Path, parameters: dict) -> bool:
@@ -103,9 +103,8 @@ def store_readme_figure(notebook) -> None:
             (ROOT / "book" / "figures" / "readme.png").write_bytes(base64.b64decode(image))
 
 
-def build_html(executed: Path) -> int:
-    """Jupyter Book over a copy of book/ in which the chapters are the executed ones."""
-    source = ROOT / "_build" / "book"
+def build_html(executed: Path, source: Path) -> int:
+    """Jupyter Book over `source`, a copy of book/ in which the chapters are the executed ones."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source, ignore=shutil.ignore_patterns("_build", "notebooks"))  # follows symlinks
     (source / "notebooks").mkdir()
@@ -113,8 +112,8 @@ def build_html(executed: Path) -> int:
         notebook = nbformat.read(path, as_version=4)
         # The cell that papermill injects is only there when parameters were passed; widgets need a kernel.
         nbformat.write(tidy(notebook), source / "notebooks" / path.name)
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(source), "--all", "-q", "-W"]
-    finished = subprocess.run([*command], check=False)
+    program = Path(sys.executable).with_name("jupyter-book")
+    finished = subprocess.run([program, "build", source, "--all", "-q", "-W", "--keep-going"], check=False)
     page = source / "_build" / "html" / "index.html"
     if finished.returncode or not page.exists():
         print("the HTML was not built: see the warnings above", file=sys.stderr)
