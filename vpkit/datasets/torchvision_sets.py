@@ -140,6 +140,24 @@ GTSRB_NAMES = (
     "turn straight", "turn straight right", "turn straight left", "turn right down", "turn left down", "turn circle",
     "lifted no overtaking general", "lifted no overtaking trucks",
 )  # fmt: skip
+# In label order; torchvision knows them only since 0.20.
+FLOWER_NAMES = (
+    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
+    "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot", "king protea",
+    "spear thistle", "yellow iris", "globe-flower", "purple coneflower", "peruvian lily", "balloon flower",
+    "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger", "grape hyacinth",
+    "corn poppy", "prince of wales feathers", "stemless gentian", "artichoke", "sweet william", "carnation",
+    "garden phlox", "love in the mist", "mexican aster", "alpine sea holly", "ruby-lipped cattleya", "cape flower",
+    "great masterwort", "siam tulip", "lenten rose", "barbeton daisy", "daffodil", "sword lily", "poinsettia",
+    "bolero deep blue", "wallflower", "marigold", "buttercup", "oxeye daisy", "common dandelion", "petunia",
+    "wild pansy", "primula", "sunflower", "pelargonium", "bishop of llandaff", "gaura", "geranium", "orange dahlia",
+    "pink-yellow dahlia?", "cautleya spicata", "japanese anemone", "black-eyed susan", "silverbush",
+    "californian poppy", "osteospermum", "spring crocus", "bearded iris", "windflower", "tree poppy", "gazania",
+    "azalea", "water lily", "rose", "thorn apple", "morning glory", "passion flower", "lotus", "toad lily",
+    "anthurium", "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow", "magnolia",
+    "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove", "bougainvillea",
+    "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper", "blackberry lily",
+)  # fmt: skip
 _CLEVR_NAMES = ("three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -160,7 +178,9 @@ TORCHVISION_SETS: dict[str, TorchvisionSet] = {
     "cifar100": TorchvisionSet(tv.CIFAR100, "cifar-100-python", _CIFAR),
     "svhn": TorchvisionSet(tv.SVHN, "svhn", _NO_VAL, class_names=_names(*"0123456789"), own_root=True),
     "gtsrb": TorchvisionSet(tv.GTSRB, "gtsrb", _NO_VAL, class_names=_names(*GTSRB_NAMES)),
-    "flowers102": TorchvisionSet(tv.Flowers102, "flowers-102", _OFFICIAL, "split_zhou_OxfordFlowers.json"),
+    "flowers102": TorchvisionSet(
+        tv.Flowers102, "flowers-102", _OFFICIAL, "split_zhou_OxfordFlowers.json", class_names=_names(*FLOWER_NAMES)
+    ),
     "dtd": TorchvisionSet(tv.DTD, "dtd", _OFFICIAL, "split_zhou_DescribableTextures.json"),
     "food101": TorchvisionSet(tv.Food101, "food-101", _NO_VAL, "split_zhou_Food101.json"),
     "eurosat": TorchvisionSet(tv.EuroSAT, "eurosat", {}, "split_zhou_EuroSAT.json"),
