@@ -10,7 +10,7 @@ import torch
 
 from vpkit.cache import cache_folder
 from vpkit.datasets.embedded import load_digits, load_mnist5k, load_textile
-from vpkit.datasets.folder import load_folder
+from vpkit.datasets.folder import SPLITS, load_folder
 from vpkit.datasets.icons import load_icons
 from vpkit.datasets.image_cache import cached_images
 from vpkit.datasets.image_set import Batches, ImageSet
@@ -19,8 +19,6 @@ from vpkit.datasets.source import Source
 from vpkit.datasets.torchvision_sets import TORCHVISION_SETS, load_torchvision
 
 __all__ = ["DATASETS", "SPLITS", "Batches", "DatasetRow", "ImageSet", "Source", "load_dataset"]
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,12 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
-def split_pool(source: Source, split: str, seed: int) -> Source:
-    """One split of images that come without any: a test fifth that no seed moves, 10 % of the rest for validation."""
-    rest, test = stratified_split(source.labels, 0.2, seed=0)
+def split_pool(source: Source, split: str, seed: int, test_share: float = 0.2, val_share: float = 0.1) -> Source:
+    """One split of images that come without any: a test share that no seed moves, then a share of the rest for val."""
+    rest, test = stratified_split(source.labels, test_share, seed=0)
     if split == "test":
         return source.part(test)
-    train, val = stratified_split(source.labels[rest], 0.1, seed=seed)
+    train, val = stratified_split(source.labels[rest], val_share, seed=seed)
     return source.part(rest[train] if split == "train" else rest[val])
 
 

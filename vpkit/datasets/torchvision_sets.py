@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torchvision import datasets as tv
 
-from vpkit.datasets.sampling import split_off_validation, stratified_split
+from vpkit.datasets.sampling import split_off_validation, split_pool
 from vpkit.datasets.source import Source, file_source, fitted
 
 _OFFICIAL = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
@@ -69,11 +69,7 @@ def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root
         ) from error
     source = _as_source(dataset, row)
     if not row.splits:
-        rest, test = stratified_split(source.labels, 0.3, seed=0)
-        if split == "test":
-            return source.part(test)
-        train, val = stratified_split(source.labels[rest], 2 / 7, seed)
-        return source.part(rest[train] if split == "train" else rest[val])
+        return split_pool(source, split, seed, test_share=0.3, val_share=2 / 7)
     if split == "test" or "val" in row.splits:
         return source
     return split_off_validation(source, split, seed)
