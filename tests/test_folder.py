@@ -23,6 +23,14 @@ def test_a_plain_folder_is_split_by_seed_and_stratified(tmp_path):
     assert len(seen.unique()) == 100
 
 
+def test_all_images_of_a_folder_of_classes(tmp_path):
+    fill(tmp_path, 1)  # too few to split
+    whole = vpkit.load_dataset(f"folder:{tmp_path}", "all", size=8)
+    assert (whole.labels.tolist(), whole.class_names) == ([0, 1], ("big dog", "cat"))
+    with pytest.raises(ValueError, match="unknown split 'all'"):
+        vpkit.load_dataset("icons", "all")
+
+
 def test_split_folders_are_taken_as_they_are(tmp_path):
     for split, count in {"train": 10, "val": 3, "test": 4}.items():
         fill(tmp_path / split, count)

@@ -72,6 +72,14 @@ def test_sizes_show_mean_and_range():
     assert axis.get_ylim()[0] == 0  # a curve that starts elsewhere exaggerates
 
 
+def test_accuracy_against_any_column():
+    rows = [{"method": m, "n": n, "test_accuracy": a} for m, n, a in (("FLM", 2, 0.5), ("FLM", 2, 0.7), ("ILM", 4, 1))]
+    figure = plots.plot_against({"n": pd.DataFrame(rows)})
+    flm = figure.axes[0].lines[0]
+    assert flm.get_xydata().tolist() == [[2, 0.6]]
+    assert figure.axes[0].get_xlabel() == "n"
+
+
 def test_the_heat_map_frames_the_mapped_cell_of_every_column():
     counts = torch.tensor([[4, 0], [1, 3], [0, 9], [7, 0]])
     index = vpkit.frequency_mapping(counts).index

@@ -64,6 +64,10 @@ def test_several_sources_for_a_target_as_in_the_reference():
     matrix = grouped_mapping(counts, 2).matrix
     assert matrix[:, 0].tolist() == [0.5, 0.5, 0, 0, 0]
     assert matrix[:, 1].tolist() == [0, 0, 0.5, 0.5, 0]
+    assert torch.equal(vpkit.frequency_mapping(counts, sources_per_target=2).matrix, matrix)
+    tied = torch.tensor([[1, 0], [1, 0], [1, 0], [0, 1], [0, 0]])
+    likely = torch.tensor([[0.1, 0], [0.2, 0], [0.3, 0], [0, 0.9], [0, 0.2]])
+    assert vpkit.frequency_mapping(tied, likely, 2).matrix[:, 0].tolist() == [0, 0.5, 0.5, 0, 0]
     single = grouped_mapping(counts, 1).matrix.argmax(0)
     assert torch.equal(single, vpkit.frequency_mapping(counts).index)
 

@@ -23,6 +23,7 @@ SEEDS = (0, 1, 2)
 _MNIST = {"dataset": "mnist5k", "image_size": 48, "canvas_size": 96}
 _TEXTILE = {"dataset": "textile", "image_size": 80, "canvas_size": 112}
 _TEMPLATES = ["padding", "fixed patch", "random patch"]  # one pixel has one size
+_GROWTH = ["FLM", "ILM soft + Hungarian"]  # beside ILM itself
 STUDIES = {
     "01_visual_prompting": [
         {"methods": [*_TEMPLATES, "one pixel"] if size == 24 else _TEMPLATES, "seed": seed, "prompt_size": size}
@@ -30,6 +31,18 @@ STUDIES = {
     ],
     "02_label_mapping": [
         point | {"seed": seed} for point in ({"dataset": "icons"}, _MNIST, _TEXTILE) for seed in SEEDS
+    ],
+    "03_ilm_vp": [
+        point | {"seed": seed}
+        for point in (
+            {"dataset": "icons"},
+            _MNIST | {"flip_images": False},
+            _TEXTILE,
+            *({"methods": _GROWTH, "n_classes": n, "n_test": 1320} for n in (8, 16, 32, 64)),
+            *({"methods": _GROWTH, "n_train": n} for n in (198, 396, 594, 792)),
+            {"methods": ["FLM"], "dataset": "mnist5k", "image_size": 28, "canvas_size": 96},  # not enlarged
+        )
+        for seed in SEEDS
     ],
 }
 

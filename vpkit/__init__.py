@@ -1,6 +1,6 @@
 """vpkit: visual prompting in plain PyTorch, the package behind the book of the same name."""
 
-from vpkit.baselines import linear_probe
+from vpkit.baselines import FineTuned, linear_probe
 from vpkit.classifiers import PromptedClassifier, count_parameters
 from vpkit.datasets import DATASETS, ImageSet, load_dataset
 from vpkit.explanation import explain_by_example
@@ -36,6 +36,7 @@ __all__ = [
     "FROZEN_MODELS",
     "Evaluation",
     "ExpandPrompt",
+    "FineTuned",
     "FrozenModel",
     "History",
     "ImageSet",

@@ -1,9 +1,11 @@
-"""What prompting is compared with. Explained in chapter 1."""
+"""What prompting is compared with: a linear probe (chapter 1) and full fine-tuning (chapter 3)."""
+
+from copy import deepcopy
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from vpkit.frozen_models import FrozenModel
 
@@ -59,6 +61,54 @@ def linear_probe(model: FrozenModel, train, val) -> LinearProbe:
     bias = intercept - weight @ mean
     like = model.mean
     return LinearProbe(model, torch.from_numpy(weight).to(like), torch.from_numpy(bias).to(like), c)
+
+
+class FineTuned(nn.Module):
+    """A trainable copy of a frozen model with a new T-way head in place of the old one: full fine-tuning.
+
+    Training images are shifted by up to 1/8 of their side and, if `flip`, mirrored every other time; evaluation
+    sees them as they are. (ILM-VP's released code keeps the 1000-way head and crops test images too.)
+
+    Args:
+        model: the frozen model, which stays as it is.
+        num_target: number of target classes T.
+        flip: mirroring keeps the class; not so for digits or letters.
+
+    Source: Chen et al. 2023, Appendix D (FF). Explained in chapter 3.
+    """
+
+    def __init__(self, model: FrozenModel, num_target: int, flip: bool = True):
+        super().__init__()
+        self.model, self.flip = deepcopy(model), flip
+        self.model.is_frozen = False
+        self.model.requires_grad_(True)
+        self.model.replace_head(num_target)
+
+    def train(self, mode: bool = True) -> "FineTuned":
+        super().train(mode)
+        self.model.network.train(mode)  # a FrozenModel would keep it in eval mode
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(augmented(images, self.flip) if self.training else images)
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(images)
+        return cross_entropy(logits, labels), logits
+
+
+def augmented(images: Tensor, flip: bool = True) -> Tensor:
+    """Each image (B, 3, h, w) shifted by up to 1/8 of its side in both directions (edges reflected), and mirrored."""
+    count, _, height, width = images.shape
+    down, right = height // 8, width // 8
+    rows = torch.arange(height) + torch.randint(2 * down + 1, (count, 1))  # (B, h), in the padded image
+    columns = torch.arange(width) + torch.randint(2 * right + 1, (count, 1))
+    if flip:
+        columns = torch.where(torch.rand(count, 1) < 0.5, columns, columns.flip(1))
+    padded = pad(images, (right, right, down, down), mode="reflect")
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    each = torch.arange(count, device=images.device)[:, None, None]
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 @torch.no_grad()

@@ -83,6 +83,19 @@ class FrozenModel(nn.Module):
             handle.remove()
         return seen[0].flatten(1)
 
+    def replace_head(self, num_target: int) -> None:
+        """Put a new, trainable layer with `num_target` outputs in place of the head, for fine-tuning a copy."""
+        head = self._head[0]
+        name = next(name for name, module in self.network.named_modules() if module is head)
+        if isinstance(head, nn.Conv2d):  # as in BiT
+            new = nn.Conv2d(head.in_channels, num_target, 1)
+        else:
+            new = nn.Linear(head.in_features, num_target)
+        owner, _, leaf = name.rpartition(".")
+        setattr(self.network.get_submodule(owner), leaf, new.to(head.weight))
+        self._head = [new]
+        self.class_names = tuple(f"target {t}" for t in range(num_target))
+
     def _normalised(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(

@@ -51,7 +51,7 @@ def random_mapping(num_source: int, num_target: int, seed: int = 0) -> LabelMapp
     return LabelMapping(torch.randperm(num_source, generator=generator)[:num_target])
 
 
-def frequency_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:
+def frequency_mapping(counts: Tensor, probability: Tensor | None = None, sources_per_target: int = 1) -> nn.Module:
     """FLM's greedy one-to-one assignment: again and again the largest count left (Chen et al., Eq. 3).
 
     Ties go to the lowest source class, then the lowest target class; a target class whose votes are all taken
@@ -61,11 +61,17 @@ def frequency_mapping(counts: Tensor, probability: Tensor | None = None) -> Labe
     Args:
         counts: (S, T), how many images of target class t were called source class s.
         probability: (S, T) mean predicted probabilities in [0, 1].
+        sources_per_target: with more than one, each target class gets so many source classes of its own and reads
+            the mean of their logits (a `WeightedMapping`).
 
     Raises:
         ValueError: more target than source classes, or shapes that differ.
     """
-    score = _score(counts, probability).T.copy()  # (T, S): one target class per row, contiguous for argmax
+    if sources_per_target != 1:
+        from vpkit.weighted_mapping import grouped_mapping  # it needs this module
+
+        return grouped_mapping(counts, sources_per_target, probability)
+    score = scores(counts, probability).T.copy()  # (T, S): one target class per row, contiguous for argmax
     num_target, num_source = score.shape
     index = np.zeros(num_target, dtype=np.int64)
     best_source = score.argmax(1)  # argmax takes the first maximum: the lowest source class
@@ -85,7 +91,7 @@ def frequency_mapping(counts: Tensor, probability: Tensor | None = None) -> Labe
 
 def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:
     """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`."""
-    sources, targets = linear_sum_assignment(_score(counts, probability), maximize=True)
+    sources, targets = linear_sum_assignment(scores(counts, probability), maximize=True)
     return LabelMapping(torch.from_numpy(sources[targets.argsort()]).to(_device_of(counts)))
 
 
@@ -160,7 +166,7 @@ def hamming_distance(before: LabelMapping, after: LabelMapping) -> int:
     return int((before.index != after.index).sum())
 
 
-def _score(counts: Tensor, probability: Tensor | None) -> np.ndarray:
+def scores(counts: Tensor, probability: Tensor | None) -> np.ndarray:
     """Counts, plus half the probabilities: less than one vote in all, so they can only rank ties."""
     counts = torch.as_tensor(counts)
     if counts.ndim != 2:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vpkit.label_mapping import LabelMapping, check_room
+from vpkit.label_mapping import LabelMapping, check_room, scores
 
 __all__ = ["LinearMapping", "WeightedMapping", "bayesian_mapping", "grouped_mapping", "probability_mass"]
 
@@ -91,11 +91,11 @@ def probability_mass(model: nn.Module, prompt: nn.Module, batches, top_k: int | 
     return mass
 
 
-def grouped_mapping(counts: Tensor, sources_per_target: int) -> WeightedMapping:
+def grouped_mapping(counts: Tensor, sources_per_target: int, probability: Tensor | None = None) -> WeightedMapping:
     """Greedy frequency mapping with several source classes for each target class, whose logits are averaged.
 
-    The largest count left goes first, ties to the lowest source class, as in `frequency_mapping`; a source class
-    serves one target class.
+    The largest count left goes first, ties to the lowest source class or to the larger `probability`, as in
+    `frequency_mapping`; a source class serves one target class.
 
     Raises:
         ValueError: fewer source classes than T x sources_per_target, or sources_per_target below 1.
@@ -105,7 +105,7 @@ def grouped_mapping(counts: Tensor, sources_per_target: int) -> WeightedMapping:
     if sources_per_target < 1:
         raise ValueError(f"sources_per_target={sources_per_target}: expected at least 1")
     check_room(num_source, num_target * sources_per_target)
-    left = counts.double().cpu().numpy().copy()
+    left = scores(counts, probability).copy()
     matrix = np.zeros(left.shape)
     for _ in range(num_target * sources_per_target):
         source, target = divmod(int(left.argmax()), num_target)

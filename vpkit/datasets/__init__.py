@@ -95,7 +95,7 @@ def load_dataset(
         name: a row of `DATASETS`; `folder:PATH` for any folder of images (see `vpkit.datasets.folder`); or
             `icons:sketch`, `icons:inverted`, `icons:noisy`, `icons:textured`, shifted domains of `icons`.
         split: "train", "val" or "test". The three are disjoint for equal seeds, and the test images do not
-            depend on the seed (those of `icons`, which are drawn, do).
+            depend on the seed (those of `icons`, which are drawn, do). For a folder of classes also "all".
         size: side of the square images in pixels; the row's native size if not given, 224 for a folder.
         subset: keep at most so many images, stratified by class and chosen by `seed`.
         fraction: keep this share of every class instead, in (0, 1].
@@ -110,7 +110,7 @@ def load_dataset(
 
     Explained in chapter 1.
     """
-    if split not in SPLITS:
+    if split not in SPLITS and not (split == "all" and name.startswith("folder:")):
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
     source, native_size = _source(name, split, seed, root, download)
     size = native_size if size is None else size

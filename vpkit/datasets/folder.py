@@ -14,7 +14,8 @@ def load_folder(root: Path, split: str, seed: int) -> Source:
     """`root/{train,val,test}/<class>/*`, or `root/<class>/*` split 72 / 8 / 20 % by `seed`, stratified.
 
     With `train` and `test` but no `val`, validation is 10 % of train. Class names are folder names, sorted, with
-    `_` read as a space. Files that are not images by their ending, and hidden ones, are passed over.
+    `_` read as a space. Files that are not images by their ending, and hidden ones, are passed over. The split "all"
+    is every image of `root/<class>/*`, for images that are only looked at, such as source examples.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -25,6 +26,8 @@ def load_folder(root: Path, split: str, seed: int) -> Source:
         raise FileNotFoundError(
             f"{root}: no such folder; expected {root}/<class>/* or {root}/{{train,val,test}}/<class>/*"
         )
+    if split == "all":
+        return _read_classes(root)
     present = [name for name in SPLITS if (root / name).is_dir()]
     if not present:
         return split_pool(_read_classes(root), split, seed)

@@ -2,7 +2,7 @@
 
 from vpkit.plots.images import show_images, show_prompt
 from vpkit.plots.mappings import plot_dynamics, plot_gains, plot_mapping
-from vpkit.plots.results import plot_accuracies, plot_history, plot_sizes
+from vpkit.plots.results import plot_accuracies, plot_against, plot_history, plot_sizes
 from vpkit.plots.style import METHOD_COLORS, set_style
 from vpkit.plots.widgets import browse, slide
 
@@ -10,6 +10,7 @@ __all__ = [
     "METHOD_COLORS",
     "browse",
     "plot_accuracies",
+    "plot_against",
     "plot_dynamics",
     "plot_gains",
     "plot_history",

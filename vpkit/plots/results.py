@@ -61,6 +61,23 @@ def plot_accuracies(table, column: str = "test_accuracy", by: str | None = None,
     return finished(figure)
 
 
+def plot_against(tables: dict, column: str = "test_accuracy"):
+    """A panel per entry: accuracy against a column, one curve a method; mean and range over the runs.
+
+    Args:
+        tables: column name to the pandas rows drawn against it, with `method` and `column`.
+    """
+    figure, axes = plt.subplots(1, len(tables), figsize=(3.4 * len(tables), 2.6), squeeze=False, layout="constrained")
+    for axis, (x, rows) in zip(axes[0], tables.items(), strict=True):
+        sns.lineplot(
+            rows, x=x, y=column, hue="method", palette=METHOD_COLORS, marker="o", errorbar=("pi", 100), ax=axis
+        )
+        axis.set(xlabel=x.replace("_", " "), ylabel=column.replace("_", " "), xticks=sorted(rows[x].unique()))
+        axis.yaxis.set_major_formatter("{x:.0%}")
+        axis.legend(fontsize=7)
+    return finished(figure)
+
+
 def plot_sizes(table, column: str = "test_accuracy"):
     """Accuracy against the number of prompt parameters, one curve a template: mean and range over seeds.
 

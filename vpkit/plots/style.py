@@ -21,6 +21,8 @@ METHOD_COLORS = {
     "ILM soft + Hungarian": "#CC79A7",
     "BLM": "#8C6D31",
     "BLM+": "#5F4B8B",
+    "linear mapping": "#44AA99",
+    "full fine-tuning": "#555555",
 }
 CHANCE = {"color": "#999999", "linestyle": ":", "linewidth": 1}
 
