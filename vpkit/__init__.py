@@ -2,8 +2,10 @@
 
 from vpkit.baselines import FineTuned, linear_probe
 from vpkit.classifiers import PromptedClassifier, count_parameters
+from vpkit.clip_models import CLIP_MODELS, load_clip
 from vpkit.datasets import DATASETS, ImageSet, load_dataset
 from vpkit.explanation import explain_by_example
+from vpkit.frozen_clip import FrozenCLIP
 from vpkit.frozen_models import FROZEN_MODELS, FrozenModel, load_frozen
 from vpkit.label_mapping import (
     LabelMapping,
@@ -20,6 +22,7 @@ from vpkit.prompt_files import load_prompt, save_prompt
 from vpkit.results import History, load_paper_results, load_runs, load_study, save_run
 from vpkit.schedules import constant_then_cosine, cosine, multistep, warmup_cosine
 from vpkit.session import save_table, start
+from vpkit.text_prompts import clip_templates, fill_templates
 from vpkit.training import Evaluation, evaluate, fit, train_epoch
 from vpkit.weighted_mapping import (
     LinearMapping,
@@ -32,11 +35,13 @@ from vpkit.weighted_mapping import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CLIP_MODELS",
     "DATASETS",
     "FROZEN_MODELS",
     "Evaluation",
     "ExpandPrompt",
     "FineTuned",
+    "FrozenCLIP",
     "FrozenModel",
     "History",
     "ImageSet",
@@ -48,18 +53,21 @@ __all__ = [
     "PromptedClassifier",
     "WeightedMapping",
     "bayesian_mapping",
+    "clip_templates",
     "constant_then_cosine",
     "cosine",
     "count_parameters",
     "count_predictions",
     "evaluate",
     "explain_by_example",
+    "fill_templates",
     "fit",
     "frequency_mapping",
     "grouped_mapping",
     "hamming_distance",
     "identity_mapping",
     "linear_probe",
+    "load_clip",
     "load_dataset",
     "load_frozen",
     "load_paper_results",

@@ -1,0 +1,174 @@
+"""A frozen CLIP: [0, 1] images and sentences in, unit features out, through open_clip's own network."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from vpkit.frozen_models import FrozenModel
+
+__all__ = ["FrozenCLIP"]
+
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class FrozenCLIP(nn.Module):
+    """A CLIP that is never trained: images and sentences to unit vectors of one space.
+
+    It normalises pixels inside, stays in eval mode whatever `train()` is called with, and none of its parameters
+    takes a gradient; gradients still flow through it, to images and to embedded text.
+
+    Args:
+        network: an `open_clip.CLIP` with its weights. It is frozen in place.
+        mean, std: normalisation of [0, 1] pixels, one value a channel.
+        known_tokens: (V,) bool, the tokens the model was trained on; None if all.
+
+    Attributes:
+        image_size: side of the images in pixels.
+        context_length: tokens in a sentence, start and end included.
+        embed_dim: length D of the features.
+        text_width: length W of a token's embedding.
+
+    Raises:
+        ValueError: images of another shape, size or dtype; sentences that are empty or too long.
+
+    Explained in chapter 4.
+    """
+
+    is_frozen = True  # checkpoints leave it out
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float] = OPENAI_MEAN,
+        std: Sequence[float] = OPENAI_STD,
+        known_tokens: Tensor | None = None,
+    ):
+        from open_clip import CLIP
+        from open_clip.tokenizer import SimpleTokenizer
+
+        super().__init__()
+        if not isinstance(network, CLIP):
+            raise ValueError(f"{type(network).__name__} is not open_clip.CLIP: use a model with CLIP's own text tower")
+        self.network = network.requires_grad_(False)
+        size = network.visual.image_size
+        self.image_size = size[0] if isinstance(size, tuple) else size
+        self.context_length = network.context_length
+        self.text_width, self.embed_dim = network.text_projection.shape
+        self._tokenizer = SimpleTokenizer(context_length=network.context_length)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.register_buffer("known_tokens", known_tokens, persistent=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenCLIP":
+        """Keeps eval mode."""
+        return super().train(False)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """What cosines are multiplied by to become logits (already exponentiated; about 100 for OpenAI's)."""
+        return self.network.logit_scale.exp()
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """(B, 3, s, s) in [0, 1] to unit features (B, D)."""
+        return normalize(self.network.visual(self.normalised(images)).float(), dim=-1)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Pixels as the image tower takes them."""
+        expected = (3, self.image_size, self.image_size)
+        if images.ndim != 4 or images.shape[1:] != expected or not images.is_floating_point():
+            raise ValueError(
+                f"images are {tuple(images.shape)} {images.dtype}: this model takes (B, {expected[0]}, {expected[1]}, "
+                f"{expected[2]}) floats in [0, 1]; load them with size={self.image_size}, or use .resized(...)"
+            )
+        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str], batch_size: int = 512) -> Tensor:
+        """N sentences to unit features (N, D)."""
+        parts = [self._tokens_to_features(part) for part in self.tokenize(texts).split(batch_size)]
+        return torch.cat(parts)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """N sentences to token ids (N, context_length): start, sentence, end, zeros.
+
+        Raises:
+            ValueError: no sentence, an empty one, or one that is longer than the context.
+        """
+        texts = list(texts)
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError(f"texts={texts[:5]!r}: expected sentences, none of them empty")
+        lengths = [len(self._tokenizer.encode(text)) + 2 for text in texts]
+        longest = max(range(len(texts)), key=lengths.__getitem__)
+        if lengths[longest] > self.context_length:
+            raise ValueError(
+                f"{texts[longest]!r} has {lengths[longest]} tokens with start and end, "
+                f"this model reads {self.context_length}: shorten it"
+            )
+        tokens = self._tokenizer(texts).to(self.mean.device)
+        self._warn_of_unknown(texts, tokens)
+        return tokens
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids (N, L) to embeddings (N, L, W), before positions are added."""
+        return self.network.token_embedding(tokens)
+
+    def encode_embedded(self, embedded: Tensor, end: Tensor) -> Tensor:
+        """Embedded sentences (N, L, W) to unit features (N, D); this is where learned tokens enter (CoOp).
+
+        Args:
+            embedded: embeddings without positions, L at most `context_length`.
+            end: (N,) position of the end token in each.
+        """
+        network = self.network
+        # The text tower is causal: what follows the last end token changes nothing, and costs time.
+        length = int(end.max()) + 1
+        hidden = embedded[:, :length] + network.positional_embedding[:length]
+        hidden = network.transformer(hidden, attn_mask=network.attn_mask[:length, :length])
+        hidden = network.ln_final(hidden)[torch.arange(len(end), device=end.device), end]
+        return normalize((hidden @ network.text_projection).float(), dim=-1)
+
+    def zero_shot(self, texts: Sequence[str], class_names: Sequence[str] | None = None) -> FrozenModel:
+        """A `FrozenModel` whose source classes are the sentences: logits are scaled cosines, (B, N).
+
+        Its `features` are the unit image features. Text features are computed here, once.
+
+        Args:
+            texts: N sentences.
+            class_names: shorter names for them; by default the sentences themselves.
+        """
+        features = self.encode_text(texts)
+        head = nn.Linear(self.embed_dim, len(features), bias=False, device=features.device)
+        head.weight.data = self.logit_scale * features
+        network = nn.Sequential(_UnitFeatures(self), head)
+        names = texts if class_names is None else class_names
+        return FrozenModel(network, names, self.image_size, (0.0,) * 3, (1.0,) * 3, head).to(features.device)
+
+    def _tokens_to_features(self, tokens: Tensor) -> Tensor:
+        return self.encode_embedded(self.embed(tokens), tokens.argmax(1))  # the end token has the largest id
+
+    def _warn_of_unknown(self, texts: list[str], tokens: Tensor) -> None:
+        if self.known_tokens is None:
+            return
+        rows = (~self.known_tokens[tokens]).any(1)
+        if rows.any():
+            strange = [text for text, row in zip(texts, rows.tolist(), strict=True) if row]
+            warnings.warn(
+                f"{len(strange)} of {len(texts)} sentences have words this small model never met, such as "
+                f"{strange[0]!r}: it cannot know what they mean; use a larger model (ViT-B-32) for them",
+                stacklevel=4,
+            )
+
+
+class _UnitFeatures(nn.Module):
+    """The image side as a module of its own, for `FrozenModel`."""
+
+    def __init__(self, clip: FrozenCLIP):
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.clip.encode_image(images)

@@ -1,0 +1,113 @@
+"""The file format of the CLIP models that ship with vpkit: safetensors, its config in the header.
+
+fp16, and of the token table only the rows that training met; the text tower may lie in a neighbouring file.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vpkit.cache import write_atomically
+
+__all__ = ["convolutional_stem", "filled", "load_own", "save_own"]
+
+
+def convolutional_stem(width: int, patch_size: int) -> nn.Sequential:
+    """A patch projection of three convolutions: (B, 3, s, s) to (B, width, s / patch_size, s / patch_size).
+
+    Takes the place of `VisionTransformer.conv1`, which is one convolution; the tokens stay what they are, one for each
+    patch. Small transformers learn far sooner with it (Xiao et al. 2021).
+
+    Raises:
+        ValueError: a patch size other than 8.
+    """
+    if patch_size != 8:
+        raise ValueError(f"patch_size={patch_size}: the stem halves the side three times, so expected 8")
+    narrow = (width // 4, width // 2)
+    return nn.Sequential(
+        nn.Conv2d(3, narrow[0], 3, 2, 1), nn.BatchNorm2d(narrow[0]), nn.ReLU(),
+        nn.Conv2d(narrow[0], narrow[1], 3, 2, 1), nn.BatchNorm2d(narrow[1]), nn.ReLU(),
+        nn.Conv2d(narrow[1], width, 3, 2, 1),
+    )  # fmt: skip
+
+
+def save_own(path, network, config: dict, mean, std, token_rows: Tensor | None, text_from: str = "", stem=None) -> Path:
+    """Write an `open_clip.CLIP` made from `config`.
+
+    Args:
+        token_rows: (R,) tokens that training met; only their embeddings are stored.
+        text_from: name of a file in the same folder whose text tower is this one's; none is stored then.
+        stem: arguments of `convolutional_stem`, if the network has one.
+    """
+    kept = network.state_dict()
+    state = {name: (v.half() if v.is_floating_point() else v).contiguous() for name, v in kept.items()}
+    if text_from:
+        state = {name: value for name, value in state.items() if name.startswith("visual.")}
+    else:
+        state["token_embedding.weight"] = state["token_embedding.weight"][token_rows].contiguous()
+        state["token_rows"] = token_rows.int()
+    header = {"model": config, "mean": list(mean), "std": list(std), "text_from": text_from, "stem": stem}
+    return write_atomically(path, lambda part: save_file(state, part, metadata={"config": json.dumps(header)}))
+
+
+def load_own(path: str | Path) -> tuple[nn.Module, list[float], list[float], Tensor]:
+    """The network of such a file, its mean and std, and the tokens it knows (V,) bool.
+
+    Raises:
+        FileNotFoundError: no such file, or no neighbour with the text tower.
+        ValueError: a file that is cut short, or whose weights do not fit its config.
+    """
+    from open_clip import CLIP
+
+    path = Path(path)
+    header, state = _read(path)
+    if header.get("text_from"):
+        _, text = _read(path.with_name(header["text_from"]))
+        state = {name: value for name, value in text.items() if not name.startswith("visual.")} | state
+    network = filled(None, path, lambda: CLIP(**header["model"]))
+    if header.get("stem"):
+        network.visual.conv1 = convolutional_stem(**header["stem"])
+
+    def fill():
+        rows = state.pop("token_rows").long()
+        table = torch.zeros_like(network.token_embedding.weight)
+        table[rows] = state["token_embedding.weight"].float()
+        values = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+        network.load_state_dict(values | {"token_embedding.weight": table})
+        known = torch.zeros(len(table), dtype=torch.bool)
+        known[rows] = True
+        return known
+
+    known = filled(network, path, fill)
+    known[0] = True  # padding
+    return network, header["mean"], header["std"], known
+
+
+def filled(network: nn.Module | None, path: Path, read):
+    """What `read` returns; its errors as a ValueError that names the file.
+
+    Raises:
+        ValueError: the file does not fit the network, or is cut short.
+    """
+    try:
+        return read()
+    except Exception as error:  # torch, zip, json and safetensors each have their own
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        what = "a CLIP of vpkit" if network is None else type(network.visual).__name__
+        raise ValueError(f"{path} does not fit {what}, or is cut short: {reason}") from error
+
+
+def _read(path: Path) -> tuple[dict, dict]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; the small CLIP models come with vpkit, so reinstall it")
+
+    def read():
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["config"])
+            return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+
+    return filled(None, path, read)
