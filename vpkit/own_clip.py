@@ -74,7 +74,8 @@ def load_own(path: str | Path) -> tuple[nn.Module, list[float], list[float], Ten
 
     def fill():
         rows = state.pop("token_rows").long()
-        table = torch.zeros_like(network.token_embedding.weight)
+        # Words it never met get small random vectors, always the same, so that two of them are not one word.
+        table = torch.randn(network.token_embedding.weight.shape, generator=torch.Generator().manual_seed(0)) * 0.02
         table[rows] = state["token_embedding.weight"].float()
         values = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
         network.load_state_dict(values | {"token_embedding.weight": table})

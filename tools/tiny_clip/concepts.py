@@ -40,7 +40,8 @@ HELD_OUT_FONTS = (
 ALIASES = {  # Unicode's name: what people say
     "automobile": "car", "delivery truck": "truck", "dog face": "dog", "frog face": "frog", "horse face": "horse",
     "black chess king": "chess king", "hot springs": "hot spring", "sun with rays": "sun", "hot beverage": "cup",
-    "coffee": "cup", "house building": "house", "first quarter moon": "moon", "crescent moon": "moon", "full moon": "moon",
+    "coffee": "cup", "house building": "house", "first quarter moon": "moon", "crescent moon": "moon",
+    "full moon": "moon",
     "eighth note": "music note", "beamed eighth notes": "music note", "musical note": "music note",
     "universal recycling symbol": "recycling symbol", "wheelchair symbol": "wheelchair", "game die": "die",
     "waving flag": "flag", "triangular flag on post": "flag", "atom symbol": "atom", "high voltage sign": "lightning",

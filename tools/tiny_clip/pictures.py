@@ -7,10 +7,9 @@ import math
 from dataclasses import dataclass
 
 import torch
+from tiny_clip.concepts import SIDE
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, max_pool2d, pad
-
-from tiny_clip.concepts import SIDE
 
 KINDS = {"emoji": 0.20, "symbol": 0.27, "clipart": 0.08, "shape": 0.03, "photo": 0.14, "word": 0.28}
 
@@ -109,7 +108,7 @@ def compose(banks: Banks, count: int, easy_words: Tensor | None = None, strips: 
 
 
 def transform(count: int, scale, turn: float, shift: float) -> Tensor:
-    """Affine matrices (count, 2, 3) from output to input: scales in `scale`, up to `turn` degrees, `shift` of a side."""
+    """Affine matrices (count, 2, 3) from output to input: scales, up to `turn` degrees, `shift` of a side."""
     size = uniform(count, *scale)
     angle = torch.deg2rad(uniform(count, -turn, turn))
     cos, sin = angle.cos() / size, angle.sin() / size

@@ -4,9 +4,9 @@ import random
 from pathlib import Path
 
 import torch
-
 from tiny_clip import concepts as c
 from tiny_clip.pictures import Banks
+
 from vpkit.datasets.icons import ICONS
 
 
