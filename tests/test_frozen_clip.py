@@ -68,6 +68,8 @@ def test_zero_shot_is_a_frozen_model_over_sentences(clip):
     assert torch.allclose(logits, clip.logit_scale * cosine, atol=1e-4)
     assert torch.allclose(model.features(images), clip.encode_image(images))
     assert model.class_names == ("cat", "dog", "house")
+    towers = sum(p.numel() for p in clip.network.visual.parameters())
+    assert sum(p.numel() for p in model.parameters()) == towers + 3 * 32  # no text tower along with it
     logits.sum().backward()
     assert images.grad.abs().sum() > 0
     assert not any(parameter.requires_grad for parameter in (*model.parameters(), *clip.parameters()))

@@ -55,6 +55,7 @@ class FrozenCLIP(nn.Module):
         self.network = network.requires_grad_(False)
         size = network.visual.image_size
         self.image_size = size[0] if isinstance(size, tuple) else size
+        self.image_tower = ImageTower(network.visual, self.image_size)
         self.context_length = network.context_length
         self.text_width, self.embed_dim = network.text_projection.shape
         self._tokenizer = SimpleTokenizer(context_length=network.context_length)
@@ -74,17 +75,7 @@ class FrozenCLIP(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(B, 3, s, s) in [0, 1] to unit features (B, D)."""
-        return normalize(self.network.visual(self.normalised(images)).float(), dim=-1)
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """Pixels as the image tower takes them."""
-        expected = (3, self.image_size, self.image_size)
-        if images.ndim != 4 or images.shape[1:] != expected or not images.is_floating_point():
-            raise ValueError(
-                f"images are {tuple(images.shape)} {images.dtype}: this model takes (B, {expected[0]}, {expected[1]}, "
-                f"{expected[2]}) floats in [0, 1]; load them with size={self.image_size}, or use .resized(...)"
-            )
-        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+        return self.image_tower((images - self.mean[:, None, None]) / self.std[:, None, None])
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], batch_size: int = 512) -> Tensor:
@@ -143,9 +134,10 @@ class FrozenCLIP(nn.Module):
         features = self.encode_text(texts)
         head = nn.Linear(self.embed_dim, len(features), bias=False, device=features.device)
         head.weight.data = self.logit_scale * features
-        network = nn.Sequential(_UnitFeatures(self), head)
+        network = nn.Sequential(self.image_tower, head)
         names = texts if class_names is None else class_names
-        return FrozenModel(network, names, self.image_size, (0.0,) * 3, (1.0,) * 3, head).to(features.device)
+        model = FrozenModel(network, names, self.image_size, self.mean.tolist(), self.std.tolist(), head)
+        return model.to(features.device)
 
     def _tokens_to_features(self, tokens: Tensor) -> Tensor:
         return self.encode_embedded(self.embed(tokens), tokens.argmax(1))  # the end token has the largest id
@@ -163,12 +155,19 @@ class FrozenCLIP(nn.Module):
             )
 
 
-class _UnitFeatures(nn.Module):
-    """The image side as a module of its own, for `FrozenModel`."""
+class ImageTower(nn.Module):
+    """open_clip's image tower, with its sizes checked and its features scaled to length 1."""
 
-    def __init__(self, clip: FrozenCLIP):
+    def __init__(self, visual: nn.Module, image_size: int):
         super().__init__()
-        self.clip = clip
+        self.visual, self.image_size = visual, image_size
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.clip.encode_image(images)
+        """Normalised pixels (B, 3, s, s) to (B, D)."""
+        size = self.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size) or not images.is_floating_point():
+            raise ValueError(
+                f"images are {tuple(images.shape)} {images.dtype}: this model takes (B, 3, {size}, {size}) floats; "
+                f"load them with size={size}, use .resized({size}), or a prompt whose canvas has this side"
+            )
+        return normalize(self.visual(images).float(), dim=-1)
