@@ -75,6 +75,8 @@ class FrozenCLIP(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(B, 3, s, s) in [0, 1] to unit features (B, D)."""
+        if not images.is_floating_point():
+            raise ValueError(f"images are {images.dtype}: expected floats in [0, 1], as ImageSet.batches() yields them")
         return self.image_tower((images - self.mean[:, None, None]) / self.std[:, None, None])
 
     @torch.no_grad()
