@@ -7,14 +7,10 @@ DIR holds cifar10/test/<class>/*; without it CIFAR-10 is left out. Reading is te
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
 from PIL import ImageFont
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from tiny_clip import pictures
 from tiny_clip.concepts import HELD_OUT_FONTS, text_fonts, word_bank
 

@@ -17,19 +17,15 @@ class vectors shows every step every negative. The text tower then learns to pro
 import argparse
 import math
 import os
-import sys
 import time
 from pathlib import Path
 
 import torch
+from tiny_clip.pictures import STYLE_NAMES, STYLES, compose, style_of
+from tiny_clip.prepare import prepare
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tiny_clip.pictures import STYLE_NAMES, STYLES, compose, style_of
-from tiny_clip.prepare import prepare
 
 from vpkit import FrozenCLIP, clip_templates, fill_templates
 from vpkit.own_clip import convolutional_stem, save_own

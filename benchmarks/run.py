@@ -1,0 +1,111 @@
+"""Run the benchmarks and keep the numbers (make bench).
+
+    python benchmarks/run.py [--toy] [--repeats 3] [--out FILE.json]
+
+Each measurement runs in a process of its own; variants are interleaved, so that whatever else the machine does hits
+all of them. Medians with the lowest and highest. --toy takes a minute and only proves that the scripts work.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+HERE = Path(__file__).parent
+import frequency_mapping
+
+from vpkit.results import provenance
+
+PLAIN = ["plain", "plain, model trainable"]
+FULL = [  # name, case, variants, options
+    ("ILM-VP run, 990 images, 3 epochs", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 3, "train": 990}),
+    ("ILM-VP, one epoch", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 1, "train": 990}),
+    ("CLIP-VP step, ViT-B/32, batch 16", "clip_vp", ["vpkit", "plain"], {"steps": 2}),
+    ("prompt step, Lite0, batch 16", "peak", ["vpkit"], {"steps": 20}),
+]
+TOY = [
+    ("ILM-VP run", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 1, "train": 16, "classes": 8, "canvas": 64}),
+    ("CLIP-VP step", "clip_vp", ["vpkit", "plain"], {"steps": 1, "batch": 2}),
+    ("prompt step", "peak", ["vpkit"], {"steps": 1, "batch": 2, "canvas": 64, "matmul": 256}),
+]
+GROWTH = {  # what grows, at which values; the rest stays
+    "train": (128, 256, 512, 1024),
+    "classes": (8, 32, 128, 512),
+    "canvas": (64, 96, 128, 192),
+}
+
+
+def measure(case: str, variant: str, options: dict) -> dict:
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    with tempfile.TemporaryDirectory() as cache:  # decoding counts: nobody starts from a warm cache
+        ran = subprocess.run(
+            [sys.executable, HERE / "cases.py", case, variant, *words],
+            capture_output=True, text=True, env=os.environ | {"VPKIT_CACHE": cache},
+        )  # fmt: skip
+    if ran.returncode:
+        raise RuntimeError(f"{case} {variant} {options} failed:\n{ran.stderr[-2000:]}")
+    return json.loads(ran.stdout.strip().splitlines()[-1])
+
+
+def summary(runs: list[dict]) -> dict:
+    return {
+        key: {"median": statistics.median(r[key] for r in runs), "low": min(r[key] for r in runs),
+              "high": max(r[key] for r in runs)}
+        for key in runs[0]
+    }  # fmt: skip
+
+
+def slope(points: dict[int, float]) -> float:
+    """Least-squares slope of log time against log size."""
+    x, y = [math.log(n) for n in points], [math.log(t) for t in points.values()]
+    mx, my = statistics.mean(x), statistics.mean(y)
+    return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum((a - mx) ** 2 for a in x)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    repeats = 1 if args.toy else args.repeats
+    results = {"date": str(date.today()), "repeats": repeats, **provenance(), "cases": {}, "growth": {}}
+    for name, case, variants, options in TOY if args.toy else FULL:
+        runs = {variant: [] for variant in variants}
+        for _ in range(repeats):
+            for variant in variants:
+                runs[variant].append(measure(case, variant, options))
+        results["cases"][name] = {variant: summary(found) for variant, found in runs.items()}
+        ours = results["cases"][name]["vpkit"]["seconds"]["median"]
+        print(name)
+        for variant, found in results["cases"][name].items():
+            seconds = found["seconds"]
+            line = f"  {variant:<24} {seconds['median']:8.3f} s ({seconds['low']:.3f} to {seconds['high']:.3f})"
+            line += f"  x {seconds['median'] / ours:.1f}   peak {found['peak_mb']['median']:,.0f} MB"
+            extra = [k for k in found if k not in ("seconds", "peak_mb")]
+            print(line, *(f"  {k} {found[k]['median']:,.3g}" for k in extra))
+    sizes = frequency_mapping.SIZES[:1] if args.toy else frequency_mapping.SIZES
+    results["frequency mapping, ms"] = frequency_mapping.measure(sizes, 1 if args.toy else 5)
+    frequency_mapping.show(results["frequency mapping, ms"])
+    for axis, values in GROWTH.items():
+        few = values[:2] if args.toy else values
+        base = {"train": 32 if args.toy else 256, "canvas": 64, "classes": 8, "steps": 1 if args.toy else 3}
+        found = {n: [measure("mapping_pass", "vpkit", base | {axis: n}) for _ in range(repeats)] for n in few}
+        for key in ("seconds", "peak_mb"):
+            points = {n: statistics.median(r[key] for r in runs) for n, runs in found.items()}
+            results["growth"][f"{key} with {axis}"] = {"points": points, "slope": slope(points)}
+            shown = ", ".join(f"{n}: {value:,.3g}" for n, value in points.items())
+            print(f"mapping pass, {key} with {axis}: {shown}   log-log slope {slope(points):.2f}")
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
