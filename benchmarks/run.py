@@ -17,11 +17,11 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-HERE = Path(__file__).parent
 import frequency_mapping
 
 from vpkit.results import provenance
 
+HERE = Path(__file__).parent
 PLAIN = ["plain", "plain, model trainable"]
 FULL = [  # name, case, variants, options
     ("ILM-VP run, 990 images, 3 epochs", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 3, "train": 990}),
