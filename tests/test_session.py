@@ -1,4 +1,5 @@
 import random
+import subprocess
 import sys
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 import vpkit
 from vpkit import History
-from vpkit.session import check_parameters, choose_device, notebook_parameters
+from vpkit.session import check_parameters, choose_device, keep_freed_memory, notebook_parameters
 
 DECLARED = 'dataset = "icons"  # a row\nepochs = 5\nseed = 0\ndevice = None\nresults_dir = ""\n'
 
@@ -63,3 +64,30 @@ def test_a_result_table_becomes_one_run_a_row(tmp_path):
     runs = vpkit.load_runs(tmp_path).set_index("method")
     assert runs.loc["FLM", ["test_accuracy", "n_test", "seed", "seconds"]].tolist() == [0.25, 4, 4, 2.0]
     assert runs.loc["linear probe", "history"] == []
+
+
+def test_freed_memory_is_kept_for_the_next_batch():
+    """In a process of its own: pages that are kept need not be found again, which the kernel counts as faults."""
+    script = """
+import resource, torch
+from vpkit.session import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(20_000_000)  # 80 MB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+given_back = faults()
+kept = keep_freed_memory()
+faults()
+print(kept, given_back, faults())
+"""
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    if shown[0] == "False":
+        pytest.skip("no glibc here")
+    assert int(shown[2]) < int(shown[1]) / 4 + 100
+
+
+def test_without_glibc_nothing_is_tried(monkeypatch):
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    assert keep_freed_memory() is False

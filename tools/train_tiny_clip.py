@@ -29,6 +29,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vpkit import FrozenCLIP, clip_templates, fill_templates
 from vpkit.own_clip import convolutional_stem, save_own
+from vpkit.session import keep_freed_memory
 
 EMBED, SIDE = 256, 96
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
@@ -70,6 +71,7 @@ class Tower(nn.Module):
 
 def start_worker() -> tuple[int, int]:
     """This process's rank and how many there are."""
+    keep_freed_memory()
     if "RANK" not in os.environ:
         return 0, 1
     torch.distributed.init_process_group("gloo")

@@ -4,8 +4,10 @@ The only file that knows it may run inside a notebook.
 """
 
 import ast
+import ctypes
 import hashlib
 import json
+import platform
 import random
 import sys
 from itertools import pairwise
@@ -16,7 +18,7 @@ import torch
 
 from vpkit.results import save_run
 
-__all__ = ["check_parameters", "choose_device", "save_table", "start"]
+__all__ = ["check_parameters", "choose_device", "keep_freed_memory", "save_table", "start"]
 
 _INJECTED = "# Parameters\n"  # the first line of the cell that papermill injects
 
@@ -47,9 +49,24 @@ def start(seed: int = 0, device: str | None = None) -> torch.device:
     from vpkit.plots import set_style
 
     set_style()
+    keep_freed_memory()
     where = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "the CPU, which the defaults are sized for"
     print(f"vpkit {__version__} on {where}, seed {seed}")
     return chosen
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory it frees, up to 2 GiB, for what it allocates next; True if that was possible.
+
+    By default glibc gives every large block back to the kernel, which then has to find and clear new pages for the
+    activations of the next batch. On two CPU cores keeping them made evaluation more than twice as fast and training a
+    fifth faster (`book/performance.md`). Does nothing on systems without glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(mmap_threshold, 1 << 30) and libc.mallopt(trim_threshold, (1 << 31) - 1))
 
 
 def notebook_parameters() -> dict:
