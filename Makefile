@@ -3,7 +3,7 @@ PYTHON ?= python3
 PYTEST = .venv/bin/python -m pytest
 CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 
-.PHONY: setup book test lint unit notebooks smoke pages studies tidy clean
+.PHONY: setup book test lint unit notebooks smoke pages studies bench bench-toy tidy clean
 
 setup: .venv/installed
 
@@ -16,7 +16,7 @@ setup: .venv/installed
 book: setup  ## run every chapter afresh, then build the HTML from those outputs
 	.venv/bin/python tools/build_book.py
 
-test: lint unit notebooks smoke pages
+test: lint unit notebooks smoke pages bench-toy
 
 lint: setup
 	.venv/bin/ruff check .
@@ -34,8 +34,14 @@ smoke: setup  ## one papermill run of each chapter on tiny parameters
 pages: setup  ## the book from the committed outputs, every warning an error
 	.venv/bin/jupyter-book build book/ --all -q -W --keep-going --path-output _build/pages
 
-studies: setup  ## rerun the three-seed studies that the figures read (about an hour on 2 cores)
+studies: setup  ## rerun the three-seed studies that the figures read (hours on 2 cores: name one to tools/run_studies.py)
 	.venv/bin/python tools/run_studies.py
+
+bench: setup  ## times against the plain way to write the methods, kept in benchmarks/results/
+	.venv/bin/python benchmarks/run.py --out benchmarks/results/$(shell date +%F).json
+
+bench-toy: setup  ## the same at toy size: proves that the scripts work, says nothing about speed
+	.venv/bin/python benchmarks/run.py --toy
 
 tidy: setup  ## run every chapter at its defaults and commit-ready store its outputs
 	.venv/bin/python tools/build_book.py --store

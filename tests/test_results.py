@@ -114,3 +114,16 @@ def test_the_papers_numbers_ship_with_the_package():
         vpkit.load_paper_results("ilm")
     with pytest.raises(ValueError, match="unknown table 'Table 9': expected one of Table"):
         vpkit.load_paper_results("vp", "Table 9")
+
+
+def test_what_the_chapters_claim_holds_in_the_stored_studies():
+    """The figures' data, not a constant: rerunning a study with other code must keep these true."""
+    icons = "dataset == 'icons' and n_train == 990"
+    two = vpkit.load_study("02_label_mapping").query(icons).groupby("method")["test_accuracy"].mean()
+    three = vpkit.load_study("03_ilm_vp").query(f"{icons} and n_classes.isna()")
+    three = three.groupby("method")["test_accuracy"].agg(["mean", "min", "count"])
+    assert two["FLM"] > two["RLM"]
+    assert three["mean"]["ILM"] >= two["FLM"] + 0.05
+    assert three["mean"]["ILM soft + Hungarian"] > three["mean"]["ILM"]
+    assert three["min"]["BLM+"] > three["mean"]["BLM"] > three["mean"]["ILM"]
+    assert (three["count"] == 3).all()

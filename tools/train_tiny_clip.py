@@ -1,14 +1,13 @@
 """Train `tiny` and `tiny-vit`, the CLIP models that ship with vpkit.
 
-    torchrun --nproc-per-node 2 tools/train_tiny_clip.py tower --data DIR   # image tower: a classifier over all names
-    python tools/train_tiny_clip.py text                                    # text tower, on its class vectors
-    torchrun --nproc-per-node 2 tools/train_tiny_clip.py vit --data DIR     # tiny-vit, distilled from tiny
-    python tools/train_tiny_clip.py export                                  # fp16 safetensors into vpkit/data/clip/
+    python tools/train_tiny_clip.py tower --data DIR   # image tower, as a classifier over every name and style
+    python tools/train_tiny_clip.py text               # text tower, on the class vectors of the image tower
+    python tools/train_tiny_clip.py vit --data DIR     # tiny-vit, distilled from tiny
+    python tools/train_tiny_clip.py export             # fp16 safetensors into vpkit/data/clip/
 
 DIR holds cifar10/train/<class>/*; the rest comes from Debian packages: fonts-noto-color-emoji, fonts-symbola,
 fonts-ancient-scripts, fonts-noto-core, fonts-freefont-ttf, fonts-unifont, openclipart-png, and any text fonts (about
-230 files were used). A stage that is interrupted goes on from its last checkpoint in --folder. With torchrun, each
-process takes a core and its own pictures (--batch each): on a CPU faster than one process with all cores.
+230 files were used). A stage that is interrupted goes on from its last checkpoint in --folder.
 
 Why a classifier first: a contrastive batch on two cores holds some hundred names; a softmax over the table of all
 class vectors shows every step every negative. The text tower then learns to produce those vectors from sentences.
@@ -16,7 +15,6 @@ class vectors shows every step every negative. The text tower then learns to pro
 
 import argparse
 import math
-import os
 import time
 from pathlib import Path
 
@@ -69,29 +67,7 @@ class Tower(nn.Module):
         return scale[0] * features @ normalize(self.names).T, scale[1] * features @ normalize(self.styles).T
 
 
-def start_worker() -> tuple[int, int]:
-    """This process's rank and how many there are."""
-    keep_freed_memory()
-    if "RANK" not in os.environ:
-        return 0, 1
-    torch.distributed.init_process_group("gloo")
-    torch.set_num_threads(max(1, os.cpu_count() // torch.distributed.get_world_size()))
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-
-def average_gradients(module: nn.Module, workers: int) -> None:
-    """All at once: one message for the whole module."""
-    if workers == 1:
-        return
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    together = torch.cat([g.flatten() for g in gradients])
-    torch.distributed.all_reduce(together)
-    for gradient, part in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient) / workers)
-
-
 def train_tower(args) -> None:
-    rank, workers = start_worker()
     banks, names, reading = prepare(args.data, args.folder)
     torch.manual_seed(args.seed)
     tower = Tower(len(names)).to(memory_format=torch.channels_last)
@@ -107,7 +83,7 @@ def train_tower(args) -> None:
         tower.load_state_dict(kept["tower"]), optimizer.load_state_dict(kept["optimizer"])
         averaged.load_state_dict(kept["averaged"])
         step = kept["step"]
-    torch.manual_seed(args.seed + workers * step + rank)  # every worker draws its own pictures
+    torch.manual_seed(args.seed + step)
     easy = torch.zeros(len(names), dtype=torch.bool)
     easy[[names.index(name) for name in reading[:110]]] = True
     started, seen = time.time(), step
@@ -128,18 +104,17 @@ def train_tower(args) -> None:
         loss = loss + 0.3 * cross_entropy(by_style, styles)
         optimizer.zero_grad()
         loss.backward()
-        average_gradients(tower, workers)
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimizer.step()
         averaged.update_parameters(tower)
         step += 1
         loss_sum, total = loss_sum + loss.item(), total + 1
-        if rank == 0 and (step % 100 == 0 or step == args.steps):
-            speed = (step - seen) * workers * args.batch / (time.time() - started)
+        if step % 100 == 0 or step == args.steps:
+            speed = (step - seen) * args.batch / (time.time() - started)
             hit = (by_name.argmax(1)[:, None] == concepts).any(1).float().mean()
             print(f"step {step} of {args.steps}  loss {loss_sum / total:.3f}  hit {hit:.0%}  {speed:.0f}/s", flush=True)
             total = loss_sum = 0.0
-        if rank == 0 and (step % 500 == 0 or step == args.steps):
+        if step % 500 == 0 or step == args.steps:
             state = {"tower": tower.state_dict(), "averaged": averaged.state_dict(), "step": step}
             torch.save(state | {"optimizer": optimizer.state_dict()}, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
@@ -210,7 +185,6 @@ def train_vit(args) -> None:
     """`tiny-vit` learns to give the features of `tiny` on pictures composed as before."""
     import open_clip
 
-    rank, workers = start_worker()
     banks, *_ = prepare(args.data, args.folder)
     tower, _ = load_tower(args.folder)
     teacher = tower.visual.to(memory_format=torch.channels_last)
@@ -225,7 +199,7 @@ def train_vit(args) -> None:
         student.load_state_dict(kept["student"]), optimizer.load_state_dict(kept["optimizer"])
         averaged.load_state_dict(kept["averaged"])
         step = kept["step"]
-    torch.manual_seed(args.seed + workers * step + rank)
+    torch.manual_seed(args.seed + step)
     started, first, drift = time.time(), step, 0.0
     while step < args.steps:
         rate = args.lr * min(1, step / 300) * (0.5 * (1 + math.cos(math.pi * step / args.steps)) + 0.005)
@@ -242,16 +216,15 @@ def train_vit(args) -> None:
         loss = 1 - cosine.diagonal().mean() + 0.2 * cross_entropy(20 * cosine, torch.arange(len(images)))
         optimizer.zero_grad()
         loss.backward()
-        average_gradients(student, workers)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         averaged.update_parameters(student)
         step, drift = step + 1, drift + cosine.diagonal().mean().item()
-        if rank == 0 and step % 100 == 0:
-            speed = (step - first) * workers * args.batch / (time.time() - started)
+        if step % 100 == 0:
+            speed = (step - first) * args.batch / (time.time() - started)
             print(f"step {step} of {args.steps}  cosine {drift / 100:.3f}  {speed:.0f}/s", flush=True)
             drift = 0.0
-        if rank == 0 and (step % 500 == 0 or step == args.steps):
+        if step % 500 == 0 or step == args.steps:
             state = {"student": student.state_dict(), "averaged": averaged.state_dict(), "step": step}
             torch.save(state | {"optimizer": optimizer.state_dict()}, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
@@ -281,8 +254,9 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("_build/tiny_clip"), help="banks and checkpoints")
     parser.add_argument("--steps", type=int, default=9000)
-    parser.add_argument("--batch", type=int, default=64, help="pictures a step and process")
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    keep_freed_memory()
     {"tower": train_tower, "text": train_text, "vit": train_vit, "export": export}[args.stage](args)

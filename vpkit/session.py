@@ -60,7 +60,7 @@ def keep_freed_memory() -> bool:
 
     By default glibc gives every large block back to the kernel, which then has to find and clear new pages for the
     activations of the next batch. On two CPU cores keeping them made evaluation more than twice as fast and training a
-    fifth faster (`book/performance.md`). Does nothing on systems without glibc.
+    fifth faster. Does nothing on systems without glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -49,12 +49,13 @@ def plot_dynamics(pictures, labels: dict, history, moved: list[int]):
         axis.imshow(displayable(picture))
         axis.set_title(f"epoch {epoch + 1}", fontsize=7)
         axis.set(xticks=[], yticks=[])
-        names = [f"{target}: {sources[epoch][:16]}" for target, sources in labels.items()]
-        axis.set_xlabel("\n".join(names), fontsize=6)
+        axis.set_xlabel("\n".join(sources[epoch][:20] for sources in labels.values()), fontsize=6)
+    top.suptitle(f"below each prompt, the source classes of {', '.join(labels)}", fontsize=8)
     curves = {"training loss": history["train_loss"], "validation accuracy": history["val_accuracy"]}
     curves["classes re-mapped"] = moved
     for axis, (title, values) in zip(bottom.subplots(1, 3), curves.items(), strict=True):
         axis.plot(range(1, epochs + 1), values, marker="o", markersize=3, color=METHOD_COLORS["ILM"])
+        axis.margins(y=0.1)
         axis.set(xlabel="epoch", title=title, ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
     return finished(figure)

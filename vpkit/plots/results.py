@@ -57,6 +57,7 @@ def plot_accuracies(table, column: str = "test_accuracy", by: str | None = None,
         if chance is not None:
             axis.axvline(chance, **CHANCE)
         axis.set(xlabel=column.replace("_", " "), ylabel="", title=title, xlim=(0, table[column].max() * 1.25))
+        axis.set_xticks([tick for tick in axis.get_xticks() if tick <= 1])
         axis.xaxis.set_major_formatter("{x:.0%}")
     return finished(figure)
 
