@@ -66,6 +66,13 @@ def test_a_result_table_becomes_one_run_a_row(tmp_path):
     assert runs.loc["linear probe", "history"] == []
 
 
+def test_a_string_where_a_list_belongs_is_refused():
+    declared = 'methods = ["FLM", "ILM"]\nresults_dir = ""\n'
+    check_parameters([declared, "# Parameters\nmethods = ['FLM']\n"])
+    with pytest.raises(ValueError, match=r"methods=.*expected a list; papermill takes one as -y 'methods: "):
+        check_parameters([declared, "# Parameters\nmethods = '[\"FLM\"]'\n"])
+
+
 def test_freed_memory_is_kept_for_the_next_batch():
     """In a process of its own: pages that are kept need not be found again, which the kernel counts as faults."""
     script = """

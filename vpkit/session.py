@@ -133,22 +133,39 @@ def check_parameters(cells: list[str]) -> None:
         cells: the sources run so far, as IPython keeps them in `In`. The injected cell follows the one it overrides.
 
     Raises:
-        ValueError: unknown names; the message lists the good ones.
+        ValueError: unknown names, the message lists the good ones; something else where a list belongs.
     """
     for declared, injected in pairwise(cells):
         if injected.startswith(_INJECTED):
-            known = _assigned_names(declared)
-            unknown = [name for name in _assigned_names(injected) if name not in known]
+            known, given = _assigned_values(declared), _assigned_values(injected)
+            unknown = [name for name in given if name not in known]
             if unknown:
                 raise ValueError(
                     f"unknown notebook parameter {', '.join(unknown)}: this chapter has {', '.join(sorted(known))}"
                 )
+            for name, value in given.items():
+                if isinstance(known[name], list) and not isinstance(value, list):  # -p passes '[a, b]' as a string
+                    raise ValueError(
+                        f"{name}={value!r}: expected a list; papermill takes one as -y '{name}: [first, second]'"
+                    )
 
 
 def _assigned_names(source: str) -> list[str]:
+    return list(_assigned_values(source))
+
+
+def _assigned_values(source: str) -> dict:
+    """The names a cell assigns, with their values where these are literals (else None)."""
     try:
         body = ast.parse(source).body
     except SyntaxError:  # a cell with a magic or a mistake: not a parameters cell
-        return []
-    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+        return {}
+    pairs = [(t, node.value) for node in body if isinstance(node, ast.Assign) for t in node.targets]
+    return {target.id: _literal(value) for target, value in pairs if isinstance(target, ast.Name)}
+
+
+def _literal(node: ast.expr):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
