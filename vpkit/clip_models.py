@@ -12,10 +12,10 @@ from vpkit.own_clip import filled, load_own
 __all__ = ["CLIP_MODELS", "load_clip"]
 
 CLIP_MODELS = {  # name: (architecture and pretrained tag of open_clip, or the package's own file, what it is)
-    "tiny": ("tiny.safetensors", "ours, in the package: a thin ModifiedResNet, 96 px"),
+    "tiny": ("tiny.safetensors", "ours: a thin ModifiedResNet, 96 px; to be trained with tools/train_tiny_clip.py"),
     "tiny-vit": (
         "tiny-vit.safetensors",
-        "ours, in the package: a small VisionTransformer distilled from tiny",
+        "ours: a small VisionTransformer distilled from tiny; likewise",
     ),
     "ViT-B-32": ("open_clip:ViT-B-32/openai", "OpenAI's, 224 px (VP, ILM-VP, DPT)"),
     "ViT-B-16": ("open_clip:ViT-B-16/openai", "OpenAI's, 224 px (LoGoPrompt)"),

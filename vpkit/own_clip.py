@@ -104,7 +104,7 @@ def filled(network: nn.Module | None, path: Path, read):
 
 def _read(path: Path) -> tuple[dict, dict]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; the small CLIP models come with vpkit, so reinstall it")
+        raise FileNotFoundError(f"{path}: no such file; make it with tools/train_tiny_clip.py, or name one: weights=")
 
     def read():
         with safe_open(path, "pt") as file:
