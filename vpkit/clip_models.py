@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from vpkit.frozen_clip import OPENAI_MEAN, OPENAI_STD, FrozenCLIP
-from vpkit.hub_models import find_weights
-from vpkit.own_clip import filled, load_own
+from vpkit.hub_models import find_weights, named_errors
+from vpkit.own_clip import load_own
 
 __all__ = ["CLIP_MODELS", "load_clip"]
 
@@ -82,5 +82,6 @@ def _load_hub(architecture: str, tag: str, weights, download: bool) -> FrozenCLI
     )  # fmt: skip
     quick = bool(pretrained.get("quick_gelu") or config.get("quick_gelu"))  # OpenAI trained with this activation
     network = open_clip.create_model(architecture, pretrained=None, force_quick_gelu=quick, pretrained_text=False)
-    filled(network, path, lambda: open_clip.load_checkpoint(network, str(path)))
+    with named_errors(path, type(network.visual).__name__):
+        open_clip.load_checkpoint(network, str(path))
     return FrozenCLIP(network, pretrained.get("mean") or OPENAI_MEAN, pretrained.get("std") or OPENAI_STD)

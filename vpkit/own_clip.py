@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vpkit.cache import write_atomically
+from vpkit.hub_models import named_errors
 
-__all__ = ["convolutional_stem", "filled", "load_own", "save_own"]
+__all__ = ["convolutional_stem", "load_own", "save_own"]
 
 
 def convolutional_stem(width: int, patch_size: int) -> nn.Sequential:
@@ -68,47 +69,26 @@ def load_own(path: str | Path) -> tuple[nn.Module, list[float], list[float], Ten
     if header.get("text_from"):
         _, text = _read(path.with_name(header["text_from"]))
         state = {name: value for name, value in text.items() if not name.startswith("visual.")} | state
-    network = filled(None, path, lambda: CLIP(**header["model"]))
+    with named_errors(path, "a CLIP of vpkit"):
+        network = CLIP(**header["model"])
     if header.get("stem"):
         network.visual.conv1 = convolutional_stem(**header["stem"])
-
-    def fill():
+    known = torch.zeros(network.vocab_size, dtype=torch.bool)
+    with named_errors(path, type(network.visual).__name__):
         rows = state.pop("token_rows").long()
         # Words it never met get small random vectors, always the same, so that two of them are not one word.
         table = torch.randn(network.token_embedding.weight.shape, generator=torch.Generator().manual_seed(0)) * 0.02
         table[rows] = state["token_embedding.weight"].float()
         values = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
         network.load_state_dict(values | {"token_embedding.weight": table})
-        known = torch.zeros(len(table), dtype=torch.bool)
         known[rows] = True
-        return known
-
-    known = filled(network, path, fill)
     known[0] = True  # padding
     return network, header["mean"], header["std"], known
-
-
-def filled(network: nn.Module | None, path: Path, read):
-    """What `read` returns; its errors as a ValueError that names the file.
-
-    Raises:
-        ValueError: the file does not fit the network, or is cut short.
-    """
-    try:
-        return read()
-    except Exception as error:  # torch, zip, json and safetensors each have their own
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        what = "a CLIP of vpkit" if network is None else type(network.visual).__name__
-        raise ValueError(f"{path} does not fit {what}, or is cut short: {reason}") from error
 
 
 def _read(path: Path) -> tuple[dict, dict]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; make it with tools/train_tiny_clip.py, or name one: weights=")
-
-    def read():
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["config"])
-            return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-
-    return filled(None, path, read)
+    with named_errors(path, "a CLIP of vpkit"), safe_open(path, "pt") as file:
+        header = json.loads((file.metadata() or {})["config"])
+        return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

@@ -76,7 +76,7 @@ def notebook_parameters() -> dict:
     are left out, and so is anything that is no longer a plain value.
     """
     main = sys.modules.get("__main__")
-    cells = [names for names in map(_assigned_names, getattr(main, "In", [])) if "results_dir" in names]
+    cells = [names for names in map(_assigned_values, getattr(main, "In", [])) if "results_dir" in names]
     # The longest is the declaration; a cell that papermill injects may override only some.
     names = [name for name in max(cells, key=len, default=[]) if name not in ("device", "results_dir")]
     plain = (str, int, float, bool, list, type(None))
@@ -148,10 +148,6 @@ def check_parameters(cells: list[str]) -> None:
                     raise ValueError(
                         f"{name}={value!r}: expected a list; papermill takes one as -y '{name}: [first, second]'"
                     )
-
-
-def _assigned_names(source: str) -> list[str]:
-    return list(_assigned_values(source))
 
 
 def _assigned_values(source: str) -> dict:
