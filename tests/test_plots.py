@@ -134,3 +134,16 @@ def test_no_widget_needs_an_answer_from_whoever_runs_the_notebook():
 
     box = plots.slide(lambda i: pd.DataFrame({"i": [i]}), 0, 1, 0)
     assert not any(isinstance(child, ipywidgets.Output) for child in box.children)
+
+
+def test_the_spread_marks_the_default_which_is_first():
+    axis = plots.plot_spread([0.25, 0.5, 0.75], "accuracy").axes[0]
+    assert sum(bar.get_height() for bar in axis.patches) == 3
+    assert [line.get_xdata()[0] for line in axis.lines] == [0.25]
+
+
+def test_gains_are_drawn_run_by_run():
+    table = pd.DataFrame({"x": [0.1, 0.2, 0.9], "gain": [0.3, -0.1, 0.2], "dataset": ["a", "a", "b"]})
+    axis = plots.plot_gain_against({"x": table}, label="dataset").axes[0]
+    assert axis.collections[0].get_offsets().tolist() == [[0.1, 0.3], [0.2, -0.1], [0.9, 0.2]]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]

@@ -4,7 +4,7 @@
 
 Each point of a study is one papermill run of the chapter with params/full/<chapter>.yaml and the overrides below.
 Its rows are written to _build/studies/<chapter>/, so an interrupted study goes on where it stopped; when all are
-there they become one file, vpkit/data/studies/<chapter>.json.
+there they become one file, vpkit/data/studies/<chapter>.json; prompts that were saved are copied beside it.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from shutil import copyfile
 
 import papermill
 import yaml
@@ -60,6 +61,12 @@ def run_study(chapter: str, jobs: int) -> None:
     path.write_text(
         json.dumps(records, indent=None, separators=(",", ":")).replace('},{"format"', '},\n{"format"') + "\n"
     )
+    prompts = {}
+    for found in (path for runs in folders for path in sorted(runs.glob("*.safetensors"))):
+        prompts.setdefault(found.name, found)  # of the first point that learned one of this name
+    for name, found in prompts.items():
+        path.with_suffix("").mkdir(exist_ok=True)
+        copyfile(found, path.with_suffix("") / name)
     print(f"{len(records)} runs stored in {path.relative_to(ROOT)}")
 
 

@@ -3,7 +3,7 @@
     python tools/train_tiny_clip.py tower --data DIR   # image tower, as a classifier over every name and style
     python tools/train_tiny_clip.py text               # text tower, on the class vectors of the image tower
     python tools/train_tiny_clip.py vit --data DIR     # tiny-vit, distilled from tiny
-    python tools/train_tiny_clip.py export             # fp16 safetensors into vpkit/data/clip/
+    python tools/train_tiny_clip.py export --data DIR  # fp16 safetensors into vpkit/data/clip/
 
 DIR holds cifar10/train/<class>/*; the rest comes from Debian packages: fonts-noto-color-emoji, fonts-symbola,
 fonts-ancient-scripts, fonts-noto-core, fonts-freefont-ttf, fonts-unifont, openclipart-png, and any text fonts (about
@@ -19,17 +19,18 @@ import time
 from pathlib import Path
 
 import torch
-from tiny_clip.pictures import STYLE_NAMES, STYLES, compose, style_of
+from tiny_clip.optimize import Muon, Training, averaged_weights, start_worker
+from tiny_clip.pictures import MASK, STYLE_NAMES, STYLES, compose, style_of
 from tiny_clip.prepare import prepare
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, cross_entropy, normalize
 
-from vpkit import FrozenCLIP, clip_templates, fill_templates
+from vpkit import clip_templates, fill_templates
+from vpkit.frozen_clip import encode_embedded
 from vpkit.own_clip import convolutional_stem, save_own
 from vpkit.session import keep_freed_memory
 
-EMBED, SIDE = 256, 96
+EMBED, SIDE, SMALL, LETTERS = 256, 96, 64, 12
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 TEXT = {"context_length": 48, "vocab_size": 49408, "width": 160, "heads": 5, "layers": 3}
 CONFIG = {
@@ -49,75 +50,92 @@ UNSEEN = tuple("0123456789")
 
 
 class Tower(nn.Module):
-    """Image tower with a unit vector for every name and every style."""
+    """Image tower with a unit vector for every name and every style; two heads only training needs.
+
+    `letters` reads the first letters of a word and `masks` gives back the drawing's silhouette: many answers to each
+    picture where its name is one of 2000, which is what gets reading off the ground (see book/tiny_clip.md).
+    """
 
     def __init__(self, num_names: int):
         import open_clip
 
         super().__init__()
         self.visual = open_clip.CLIP(**CONFIG).visual
+        pool = self.visual.attnpool
+        # The attention pool starts as the mean of the map followed by two linear maps: attention to nothing.
+        nn.init.zeros_(pool.k_proj.weight), nn.init.zeros_(pool.positional_embedding)
+        nn.init.orthogonal_(pool.v_proj.weight), nn.init.zeros_(pool.v_proj.bias)
+        width = pool.v_proj.in_features
         self.names = nn.Parameter(torch.randn(num_names, EMBED))
         self.styles = nn.Parameter(torch.randn(len(STYLES), EMBED))
         self.log_scale = nn.Parameter(torch.tensor([2.7, 2.7]))
+        self.letters = nn.Linear(3 * width, LETTERS * 27)
+        self.masks = nn.Linear(9 * width, MASK * MASK)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """[0, 1] pictures to logits over names and over styles."""
-        features = normalize(self.visual((images - MEAN[0]) / STD[0]).float(), dim=1)
-        scale = self.log_scale.clamp(max=4.0).exp()
-        return scale[0] * features @ normalize(self.names).T, scale[1] * features @ normalize(self.styles).T
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """[0, 1] pictures to logits over names, over styles, over letters (N, 27, LETTERS), of masks (N, MASK^2)."""
+        visual = self.visual
+        x = visual.stem((images - MEAN[0]) / STD[0])
+        for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            x = stage(x)
+        if images.shape[-1] == SIDE:
+            features = visual.attnpool(x)
+        else:  # what the pool does before it has learned to attend; its position table fits one size only
+            features = visual.attnpool.c_proj(visual.attnpool.v_proj(x.mean((2, 3))))
+        features, scale = normalize(features.float(), dim=1), self.log_scale.clamp(max=4.0).exp()
+        letters = self.letters(adaptive_avg_pool2d(x, (1, 3)).flatten(1)).float().view(-1, 27, LETTERS)
+        masks = self.masks(adaptive_avg_pool2d(x, (3, 3)).flatten(1)).float()
+        by_name, by_style = (features @ normalize(table).T for table in (self.names, self.styles))
+        return scale[0] * by_name, scale[1] * by_style, letters, masks
+
+
+def letters_of(names: list[str]) -> Tensor:
+    """(C, LETTERS) the first letters as 1 to 26; 0 for a space or nothing."""
+    padded = [name[:LETTERS].ljust(LETTERS) for name in names]
+    return torch.tensor([[ord(c) - 96 if "a" <= c <= "z" else 0 for c in name] for name in padded])
 
 
 def train_tower(args) -> None:
+    prepare(args.data, args.folder)
+    (args.folder / "rendezvous").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(tower_worker, (args,), nprocs=args.workers)
+
+
+def tower_worker(rank: int, args) -> None:
+    keep_freed_memory()
+    start_worker(rank, args.workers, args.folder)
     banks, names, reading = prepare(args.data, args.folder)
-    torch.manual_seed(args.seed)
-    tower = Tower(len(names)).to(memory_format=torch.channels_last)
-    decayed = [p for p in tower.parameters() if p.ndim > 1]
-    plain = [p for p in tower.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0}], 1e-3
-    )
-    averaged = AveragedModel(tower, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
-    path, step = args.folder / "tower.pt", 0
-    if path.exists():
-        kept = torch.load(path, weights_only=True)
-        tower.load_state_dict(kept["tower"]), optimizer.load_state_dict(kept["optimizer"])
-        averaged.load_state_dict(kept["averaged"])
-        step = kept["step"]
-    torch.manual_seed(args.seed + step)
+    sized = {SMALL: banks.resized(SMALL), SIDE: banks}
+    letters = letters_of(names)
     easy = torch.zeros(len(names), dtype=torch.bool)
     easy[[names.index(name) for name in reading[:110]]] = True
-    started, seen = time.time(), step
-    total = loss_sum = 0.0
-    while step < args.steps:
-        progress = step / args.steps
-        rate = args.lr * min(1, step / 300) * (0.5 * (1 + math.cos(math.pi * progress)) + 0.005)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        # Easy to hard: first few words and no strips, then the whole reading list, small and on pictures.
-        early = progress < 0.15
-        images, concepts, styles = compose(
-            banks, args.batch, easy if early else None, strips=0.0 if early else 0.25, styled=0.25 if early else 0.45
+    torch.manual_seed(args.seed)
+    tower = Tower(len(names)).to(memory_format=torch.channels_last)
+    filters = [p for p in tower.visual.parameters() if p.ndim == 4]
+    others = [p for p in tower.parameters() if p.ndim != 4]
+    optimizers = [Muon(filters, args.lr), torch.optim.AdamW(others, args.lr / 25, weight_decay=0.0)]
+
+    def losses(progress: float) -> tuple[Tensor, dict]:
+        # Easy to hard: few words on plain ground and small pictures first, at the end everything at full size.
+        shown = compose(
+            sized[SMALL if progress < 0.8 else SIDE],
+            args.batch,
+            hardness=min(1.0, max(0.0, (progress - 0.1) / 0.3)),
+            easy_words=easy if progress < 0.08 else None,
         )
         with torch.autocast("cpu", torch.bfloat16):
-            by_name, by_style = tower(images.to(memory_format=torch.channels_last))
-        loss = 0.5 * (cross_entropy(by_name, concepts[:, 0]) + cross_entropy(by_name, concepts[:, 1]))
-        loss = loss + 0.3 * cross_entropy(by_style, styles)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimizer.step()
-        averaged.update_parameters(tower)
-        step += 1
-        loss_sum, total = loss_sum + loss.item(), total + 1
-        if step % 100 == 0 or step == args.steps:
-            speed = (step - seen) * args.batch / (time.time() - started)
-            hit = (by_name.argmax(1)[:, None] == concepts).any(1).float().mean()
-            print(f"step {step} of {args.steps}  loss {loss_sum / total:.3f}  hit {hit:.0%}  {speed:.0f}/s", flush=True)
-            total = loss_sum = 0.0
-        if step % 500 == 0 or step == args.steps:
-            state = {"tower": tower.state_dict(), "averaged": averaged.state_dict(), "step": step}
-            torch.save(state | {"optimizer": optimizer.state_dict()}, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            by_name, by_style, by_letter, masks = tower(shown.images.to(memory_format=torch.channels_last))
+        one, two = shown.concepts.T
+        named = 0.5 * (cross_entropy(by_name, one) + cross_entropy(by_name, two))
+        read = cross_entropy(by_letter[shown.worded], letters[two[shown.worded]])
+        drawn = shown.masks[:, 0, 0] >= 0
+        silhouette = binary_cross_entropy_with_logits(masks[drawn], shown.masks[drawn].flatten(1))
+        hit = by_name.argmax(1) == two
+        values = {"loss": named, "letters": read, "seen": hit[~shown.worded].float().mean()}
+        values["read"] = hit[shown.worded].float().mean()
+        return named + 0.2 * cross_entropy(by_style, shown.styles) + 0.5 * read + 2 * silhouette, values
+
+    Training(tower, optimizers, args.folder / "tower.pt", args.steps).run(losses, rank, args.seed)
 
 
 def train_text(args) -> None:
@@ -145,9 +163,8 @@ def train_text(args) -> None:
             group["lr"] = rate
         who, how = torch.randint(len(names), (args.batch,)), torch.randint(len(templates), (args.batch,))
         tokens = tokenizer([templates[j].format(names[k]) for j, k in zip(how.tolist(), who.tolist(), strict=True)])
-        clip = FrozenCLIP.encode_embedded  # the very function that will encode sentences
         with torch.autocast("cpu", torch.bfloat16):
-            features = clip(_Bare(model), model.token_embedding(tokens), tokens.argmax(1))
+            features = encode_embedded(model, model.token_embedding(tokens), tokens.argmax(1))
         target = normalize(vectors[who] + style_vectors[asked[how]])
         loss = 1 - (features * target).sum(1).mean() + 0.1 * cross_entropy(20 * features @ vectors.T, who)
         optimizer.zero_grad()
@@ -165,69 +182,55 @@ def train_text(args) -> None:
     torch.save({"model": model.state_dict(), "rows": met}, args.folder / "tiny.pt")
 
 
-class _Bare:
-    """What `encode_embedded` reads of a FrozenCLIP, for a network that still trains."""
-
-    def __init__(self, network: nn.Module):
-        self.network = network
-
-
 def load_tower(folder: Path) -> tuple[Tower, list[str]]:
     """The averaged image tower and its names."""
     names = torch.load(folder / "banks.pt", weights_only=True, mmap=True)["names"]
     tower = Tower(len(names))
-    averaged = torch.load(folder / "tower.pt", weights_only=True)["averaged"]
-    tower.load_state_dict({k.removeprefix("module."): v for k, v in averaged.items() if k.startswith("module.")})
+    tower.load_state_dict(averaged_weights(folder / "tower.pt"))
     return tower.eval(), names
 
 
 def train_vit(args) -> None:
     """`tiny-vit` learns to give the features of `tiny` on pictures composed as before."""
+    prepare(args.data, args.folder)
+    (args.folder / "rendezvous").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(vit_worker, (args,), nprocs=args.workers)
+
+
+def vit_worker(rank: int, args) -> None:
     import open_clip
 
+    keep_freed_memory()
+    start_worker(rank, args.workers, args.folder)
     banks, *_ = prepare(args.data, args.folder)
     tower, _ = load_tower(args.folder)
     teacher = tower.visual.to(memory_format=torch.channels_last)
     torch.manual_seed(args.seed)
     model = open_clip.CLIP(**VIT_CONFIG)
     model.visual.conv1 = convolutional_stem(**STEM)
-    student, path, step = model.visual, args.folder / "vit.pt", 0
-    optimizer = torch.optim.AdamW(student.parameters(), args.lr, weight_decay=0.05)
-    averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
-    if path.exists():
-        kept = torch.load(path, weights_only=True)
-        student.load_state_dict(kept["student"]), optimizer.load_state_dict(kept["optimizer"])
-        averaged.load_state_dict(kept["averaged"])
-        step = kept["step"]
-    torch.manual_seed(args.seed + step)
-    started, first, drift = time.time(), step, 0.0
-    while step < args.steps:
-        rate = args.lr * min(1, step / 300) * (0.5 * (1 + math.cos(math.pi * step / args.steps)) + 0.005)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        images, *_ = compose(banks, args.batch)
-        images = ((images - MEAN[0]) / STD[0]).to(memory_format=torch.channels_last)
+    student = model.visual
+
+    def losses(progress: float) -> tuple[Tensor, dict]:
+        shown = compose(banks, args.batch, hardness=min(1.0, 2 * progress))
+        images = ((shown.images - MEAN[0]) / STD[0]).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 wanted = normalize(teacher(images).float(), dim=1)
             given = normalize(student(images).float(), dim=1)
         # Not only near the teacher's feature, but nearer to it than to those of the other pictures.
         cosine = given @ wanted.T
-        loss = 1 - cosine.diagonal().mean() + 0.2 * cross_entropy(20 * cosine, torch.arange(len(images)))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        averaged.update_parameters(student)
-        step, drift = step + 1, drift + cosine.diagonal().mean().item()
-        if step % 100 == 0:
-            speed = (step - first) * args.batch / (time.time() - started)
-            print(f"step {step} of {args.steps}  cosine {drift / 100:.3f}  {speed:.0f}/s", flush=True)
-            drift = 0.0
-        if step % 500 == 0 or step == args.steps:
-            state = {"student": student.state_dict(), "averaged": averaged.state_dict(), "step": step}
-            torch.save(state | {"optimizer": optimizer.state_dict()}, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+        near = cosine.diagonal().mean()
+        return 1 - near + 0.2 * cross_entropy(20 * cosine, torch.arange(len(images))), {"cosine": near}
+
+    optimizer = torch.optim.AdamW(student.parameters(), args.lr, weight_decay=0.05)
+    Training(student, [optimizer], args.folder / "vit.pt", args.steps).run(losses, rank, args.seed)
+
+
+@torch.no_grad()
+def features_of(model: nn.Module, banks) -> Tensor:
+    """512 training pictures as the model sees them: what the book measures the distance to its data by."""
+    pictures = compose(banks, 512).images
+    return normalize(model.eval().visual((pictures - MEAN[0]) / STD[0]), dim=1)
 
 
 def export(args) -> None:
@@ -238,14 +241,16 @@ def export(args) -> None:
     kept = torch.load(args.folder / "tiny.pt", weights_only=True)
     model = open_clip.CLIP(**CONFIG)
     model.load_state_dict(kept["model"])
-    print(save_own(out / "tiny.safetensors", model, CONFIG, MEAN, STD, kept["rows"]))
+    banks, *_ = prepare(args.data, args.folder)
+    torch.manual_seed(args.seed)
+    reference = features_of(model, banks)
+    print(save_own(out / "tiny.safetensors", model, CONFIG, MEAN, STD, kept["rows"], reference))
     if (args.folder / "vit.pt").exists():
-        averaged = torch.load(args.folder / "vit.pt", weights_only=True)["averaged"]
         model = open_clip.CLIP(**VIT_CONFIG)
         model.visual.conv1 = convolutional_stem(**STEM)
-        model.visual.load_state_dict({k.removeprefix("module."): v for k, v in averaged.items() if k[:7] == "module."})
-        path = out / "tiny-vit.safetensors"
-        print(save_own(path, model, VIT_CONFIG, MEAN, STD, None, text_from="tiny.safetensors", stem=STEM))
+        model.visual.load_state_dict(averaged_weights(args.folder / "vit.pt"))
+        reference, path = features_of(model, banks), out / "tiny-vit.safetensors"
+        print(save_own(path, model, VIT_CONFIG, MEAN, STD, None, reference, text_from="tiny.safetensors", stem=STEM))
 
 
 if __name__ == "__main__":
@@ -253,10 +258,13 @@ if __name__ == "__main__":
     parser.add_argument("stage", choices=["tower", "text", "vit", "export"])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("_build/tiny_clip"), help="banks and checkpoints")
-    parser.add_argument("--steps", type=int, default=9000)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--steps", type=int, help="default: 5000 for the tower, 1500 for the text, 3000 for the ViT")
+    parser.add_argument("--batch", type=int, default=192, help="of each process")
+    parser.add_argument("--workers", type=int, default=2, help="processes that train an image tower")
+    parser.add_argument("--lr", type=float, help="default: 0.05 for the tower (Muon), 1e-3 for the others")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    args.steps = args.steps or {"tower": 5000, "text": 1500, "vit": 3000, "export": 0}[args.stage]
+    args.lr = args.lr or (0.05 if args.stage == "tower" else 1e-3)
     keep_freed_memory()
     {"tower": train_tower, "text": train_text, "vit": train_vit, "export": export}[args.stage](args)

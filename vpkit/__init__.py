@@ -3,8 +3,10 @@
 from vpkit.baselines import FineTuned, linear_probe
 from vpkit.classifiers import PromptedClassifier, count_parameters
 from vpkit.clip_models import CLIP_MODELS, load_clip
-from vpkit.datasets import DATASETS, ImageSet, load_dataset
+from vpkit.context_prompts import ContextPrompt, ContextShift, TextPromptedClassifier
+from vpkit.datasets import DATASETS, FeatureSet, ImageSet, cache_features, load_dataset
 from vpkit.explanation import explain_by_example
+from vpkit.feature_statistics import frechet_distance, mean_pairwise_distance
 from vpkit.frozen_clip import FrozenCLIP
 from vpkit.frozen_models import FROZEN_MODELS, FrozenModel, load_frozen
 from vpkit.label_mapping import (
@@ -17,8 +19,10 @@ from vpkit.label_mapping import (
     optimal_mapping,
     random_mapping,
 )
+from vpkit.name_selection import Reselected, hard_negatives, harmonic_mean, min_max_loss, reselect
 from vpkit.pixel_prompts import ExpandPrompt, PadPrompt, PatchPrompt
-from vpkit.prompt_files import load_prompt, save_prompt
+from vpkit.prompt_files import load_prompt, save_prompt, study_prompts
+from vpkit.rendered_names import PastedFeatures, paste, render_class_names, strip_tops
 from vpkit.results import History, load_paper_results, load_runs, load_study, save_run
 from vpkit.schedules import constant_then_cosine, cosine, multistep, warmup_cosine
 from vpkit.session import save_table, start
@@ -38,8 +42,11 @@ __all__ = [
     "CLIP_MODELS",
     "DATASETS",
     "FROZEN_MODELS",
+    "ContextPrompt",
+    "ContextShift",
     "Evaluation",
     "ExpandPrompt",
+    "FeatureSet",
     "FineTuned",
     "FrozenCLIP",
     "FrozenModel",
@@ -48,11 +55,15 @@ __all__ = [
     "LabelMapping",
     "LinearMapping",
     "PadPrompt",
+    "PastedFeatures",
     "PatchPrompt",
     "PredictionCounts",
     "PromptedClassifier",
+    "Reselected",
+    "TextPromptedClassifier",
     "WeightedMapping",
     "bayesian_mapping",
+    "cache_features",
     "clip_templates",
     "constant_then_cosine",
     "cosine",
@@ -62,9 +73,12 @@ __all__ = [
     "explain_by_example",
     "fill_templates",
     "fit",
+    "frechet_distance",
     "frequency_mapping",
     "grouped_mapping",
     "hamming_distance",
+    "hard_negatives",
+    "harmonic_mean",
     "identity_mapping",
     "linear_probe",
     "load_clip",
@@ -74,14 +88,21 @@ __all__ = [
     "load_prompt",
     "load_runs",
     "load_study",
+    "mean_pairwise_distance",
+    "min_max_loss",
     "multistep",
     "optimal_mapping",
+    "paste",
     "probability_mass",
     "random_mapping",
+    "render_class_names",
+    "reselect",
     "save_prompt",
     "save_run",
     "save_table",
     "start",
+    "strip_tops",
+    "study_prompts",
     "train_epoch",
     "warmup_cosine",
 ]

@@ -64,25 +64,26 @@ def linear_probe(model: FrozenModel, train, val) -> LinearProbe:
 
 
 class FineTuned(nn.Module):
-    """A trainable copy of a frozen model with a new T-way head in place of the old one: full fine-tuning.
+    """A trainable copy of a frozen model, with a new T-way head unless its own is to be kept: full fine-tuning.
 
     Training images are shifted by up to 1/8 of their side and, if `flip`, mirrored every other time; evaluation
     sees them as they are. (ILM-VP's released code keeps the 1000-way head and crops test images too.)
 
     Args:
         model: the frozen model, which stays as it is.
-        num_target: number of target classes T.
+        num_target: number of target classes T; None keeps the head, such as CLIP's zero-shot one (chapter 4).
         flip: mirroring keeps the class; not so for digits or letters.
 
     Source: Chen et al. 2023, Appendix D (FF). Explained in chapter 3.
     """
 
-    def __init__(self, model: FrozenModel, num_target: int, flip: bool = True):
+    def __init__(self, model: FrozenModel, num_target: int | None, flip: bool = True):
         super().__init__()
         self.model, self.flip = deepcopy(model), flip
         self.model.is_frozen = False
         self.model.requires_grad_(True)
-        self.model.replace_head(num_target)
+        if num_target is not None:
+            self.model.replace_head(num_target)
 
     def train(self, mode: bool = True) -> "FineTuned":
         super().train(mode)

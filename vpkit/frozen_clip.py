@@ -24,6 +24,7 @@ class FrozenCLIP(nn.Module):
         network: an `open_clip.CLIP` with its weights. It is frozen in place.
         mean, std: normalisation of [0, 1] pixels, one value a channel.
         known_tokens: (V,) bool, the tokens the model was trained on; None if all.
+        reference_features: (N, D) unit features of images it was trained on, if any are known.
 
     Attributes:
         image_size: side of the images in pixels.
@@ -45,6 +46,7 @@ class FrozenCLIP(nn.Module):
         mean: Sequence[float] = OPENAI_MEAN,
         std: Sequence[float] = OPENAI_STD,
         known_tokens: Tensor | None = None,
+        reference_features: Tensor | None = None,
     ):
         from open_clip import CLIP
         from open_clip.tokenizer import SimpleTokenizer
@@ -62,6 +64,7 @@ class FrozenCLIP(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
         self.register_buffer("known_tokens", known_tokens, persistent=False)
+        self.register_buffer("reference_features", reference_features, persistent=False)
         self.eval()
 
     def train(self, mode: bool = True) -> "FrozenCLIP":

@@ -115,9 +115,11 @@ class PredictionCounts:
     def add(self, source_logits: Tensor, labels: Tensor) -> None:
         """Count a batch of source logits (B, S) with target labels (B,)."""
         num_source = source_logits.shape[1]
+        if self._counts is None:
+            self._counts = labels.new_zeros(num_source, self.num_target)
+        # In place: with CLIP's 81 templates of SUN397 the table has 12.8 million cells, and a batch touches 64.
         cells = source_logits.argmax(1) * self.num_target + labels
-        counts = torch.bincount(cells, minlength=num_source * self.num_target).view(num_source, self.num_target)
-        self._counts = counts if self._counts is None else self._counts + counts
+        self._counts.view(-1).index_add_(0, cells, torch.ones_like(labels))
         if self.with_probability:
             if self._mass is None:
                 self._mass = torch.zeros(self.num_target, num_source, device=source_logits.device)

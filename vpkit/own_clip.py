@@ -36,11 +36,14 @@ def convolutional_stem(width: int, patch_size: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-def save_own(path, network, config: dict, mean, std, token_rows: Tensor | None, text_from: str = "", stem=None) -> Path:
+def save_own(
+    path, network, config: dict, mean, std, token_rows: Tensor | None, reference=None, text_from: str = "", stem=None
+) -> Path:
     """Write an `open_clip.CLIP` made from `config`.
 
     Args:
         token_rows: (R,) tokens that training met; only their embeddings are stored.
+        reference: (N, D) unit features of training images, kept for `FrozenCLIP.reference_features`.
         text_from: name of a file in the same folder whose text tower is this one's; none is stored then.
         stem: arguments of `convolutional_stem`, if the network has one.
     """
@@ -51,12 +54,14 @@ def save_own(path, network, config: dict, mean, std, token_rows: Tensor | None, 
     else:
         state["token_embedding.weight"] = state["token_embedding.weight"][token_rows].contiguous()
         state["token_rows"] = token_rows.int()
+    if reference is not None:
+        state["reference_features"] = reference.half()
     header = {"model": config, "mean": list(mean), "std": list(std), "text_from": text_from, "stem": stem}
     return write_atomically(path, lambda part: save_file(state, part, metadata={"config": json.dumps(header)}))
 
 
-def load_own(path: str | Path) -> tuple[nn.Module, list[float], list[float], Tensor]:
-    """The network of such a file, its mean and std, and the tokens it knows (V,) bool.
+def load_own(path: str | Path) -> tuple[nn.Module, list[float], list[float], Tensor, Tensor | None]:
+    """What `FrozenCLIP` is made of: the network, its mean and std, the tokens it knows (V,) bool, reference features.
 
     Raises:
         FileNotFoundError: no such file, or no neighbour with the text tower.
@@ -75,7 +80,7 @@ def load_own(path: str | Path) -> tuple[nn.Module, list[float], list[float], Ten
         network.visual.conv1 = convolutional_stem(**header["stem"])
     known = torch.zeros(network.vocab_size, dtype=torch.bool)
     with named_errors(path, type(network.visual).__name__):
-        rows = state.pop("token_rows").long()
+        rows, reference = state.pop("token_rows").long(), state.pop("reference_features", None)
         # Words it never met get small random vectors, always the same, so that two of them are not one word.
         table = torch.randn(network.token_embedding.weight.shape, generator=torch.Generator().manual_seed(0)) * 0.02
         table[rows] = state["token_embedding.weight"].float()
@@ -83,7 +88,7 @@ def load_own(path: str | Path) -> tuple[nn.Module, list[float], list[float], Ten
         network.load_state_dict(values | {"token_embedding.weight": table})
         known[rows] = True
     known[0] = True  # padding
-    return network, header["mean"], header["std"], known
+    return network, header["mean"], header["std"], known, None if reference is None else reference.float()
 
 
 def _read(path: Path) -> tuple[dict, dict]:

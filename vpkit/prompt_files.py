@@ -1,6 +1,8 @@
 """A learned prompt as a file: safetensors with the prompt, its mapping, and a card that describes them."""
 
 import json
+from copy import deepcopy
+from importlib import resources
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -9,7 +11,7 @@ from torch import nn
 
 from vpkit.cache import write_atomically
 
-__all__ = ["load_prompt", "save_prompt"]
+__all__ = ["load_prompt", "save_prompt", "study_prompts"]
 
 _FORMAT = 1
 
@@ -52,6 +54,23 @@ def load_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None =
             except RuntimeError as error:
                 raise ValueError(f"{path}: its {part} does not fit: {error}") from error
     return card
+
+
+def study_prompts(study: str, prompt: nn.Module) -> dict[str, nn.Module]:
+    """The prompts learned in a stored study, by dataset: copies of `prompt`, filled.
+
+    Raises:
+        FileNotFoundError: a study that stored none.
+        ValueError: as `load_prompt`.
+    """
+    with resources.as_file(resources.files("vpkit") / "data" / "studies" / study) as folder:
+        paths = sorted(folder.glob("*.safetensors"))
+        if not paths:
+            raise FileNotFoundError(f"study {study!r} stored no prompts")
+        found = {path.stem: deepcopy(prompt) for path in paths}
+        for path in paths:
+            load_prompt(path, found[path.stem])
+    return found
 
 
 def _describe(prompt: nn.Module) -> str:

@@ -7,11 +7,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from tiny_clip.concepts import SIDE
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, max_pool2d, pad
 
 KINDS = {"emoji": 0.20, "symbol": 0.27, "clipart": 0.08, "shape": 0.03, "photo": 0.14, "word": 0.28}
+EASY_KINDS = {"emoji": 0.15, "symbol": 0.17, "clipart": 0.0, "shape": 0.03, "photo": 0.1, "word": 0.55}
+MASK = 12  # side of the drawing's own silhouette, which the features must hold
 
 STYLES = {  # style: words by which a template of CLIP's 81 asks for it
     "plain": (),
@@ -41,7 +42,7 @@ def style_of(template: str) -> str:
 
 @dataclass
 class Banks:
-    """Drawings by kind (N, 4, SIDE, SIDE), photos (N, 3, 32, 32) and words (N, h, SIDE), each with concepts (N,)."""
+    """Drawings by kind (N, 4, side, side), photos (N, 3, 32, 32) and words (N, h, side), each with concepts (N,)."""
 
     drawings: dict[str, tuple[Tensor, Tensor]]
     photos: tuple[Tensor, Tensor]
@@ -53,6 +54,17 @@ class Banks:
         for kind, (_, labels) in (*self.drawings.items(), ("photo", self.photos), ("word", self.words)):
             count = torch.bincount(labels, minlength=len(self.weight))
             self.chances[kind] = (self.weight / count.clamp(min=1))[labels]
+
+    @property
+    def side(self) -> int:
+        return self.words[0].shape[2]
+
+    def resized(self, side: int) -> "Banks":
+        """The same pictures, smaller: training starts with these."""
+        ratio = side / self.side
+        drawings = {kind: (_reduced(images, ratio), labels) for kind, (images, labels) in self.drawings.items()}
+        words = _reduced(self.words[0][:, None], ratio)[:, 0]
+        return Banks(drawings, self.photos, (words, self.words[1]), self.weight)
 
     def draw(self, kind: str, count: int, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         images, labels = {"photo": self.photos, "word": self.words}.get(kind) or self.drawings[kind]
@@ -69,70 +81,92 @@ class Banks:
         return position[concepts]
 
 
-def compose(banks: Banks, count: int, easy_words: Tensor | None = None, strips: float = 0.25, styled: float = 0.45):
-    """`count` pictures (count, 3, SIDE, SIDE), their two concepts (count, 2) (equal if there is one), their style.
+def _reduced(images: Tensor, ratio: float) -> Tensor:
+    size = [round(ratio * side) for side in images.shape[2:]]
+    return torch.cat([interpolate(part.float(), size, mode="area").round().byte() for part in images.split(2000)])
+
+
+@dataclass
+class Composed:
+    """Pictures (N, 3, side, side), their two concepts (N, 2) (equal if there is one), their style (N,).
+
+    `worded` (N,) says which show a word, the second concept; `masks` (N, MASK, MASK) holds the silhouettes of
+    drawings before they were moved and painted, -1 where there is no drawing.
+    """
+
+    images: Tensor
+    concepts: Tensor
+    styles: Tensor
+    worded: Tensor
+    masks: Tensor
+
+
+def compose(banks: Banks, count: int, hardness: float = 1.0, easy_words: Tensor | None = None) -> Composed:
+    """`count` pictures.
 
     Args:
+        hardness: 0 for upright drawings on plain ground in no style and many words, 1 for all there is.
         easy_words: (C,) bool, the only words shown; None for all.
-        strips: share of the pictures that carry a name, half of the time their own.
-        styled: share of the pictures in a style other than plain.
     """
-    kinds = torch.multinomial(torch.tensor(list(KINDS.values())), count, replacement=True)
-    images, concepts = torch.empty(count, 3, SIDE, SIDE), torch.empty(count, 2, dtype=torch.int64)
+    side, styled, strips = banks.side, 0.45 * hardness, 0.25 * hardness
+    shares = [easy + hardness * (KINDS[kind] - easy) for kind, easy in EASY_KINDS.items()]
+    kinds = torch.multinomial(torch.tensor(shares), count, replacement=True)
+    images, concepts = torch.empty(count, 3, side, side), torch.empty(count, 2, dtype=torch.int64)
+    masks = torch.full((count, MASK, MASK), -1.0)
     for k, kind in enumerate(KINDS):
         rows = torch.where(kinds == k)[0]
         if len(rows) == 0:
             continue
         drawn, labels = banks.draw(kind, len(rows), easy_words if kind == "word" else None)
         if kind == "photo":
-            images[rows] = photographed(drawn)
+            images[rows] = photographed(drawn, side)
         elif kind == "word":
             images[rows] = written(drawn)
         else:
-            images[rows] = painted(drawn, banks, symbol=kind == "symbol")
+            images[rows] = painted(drawn, banks, kind == "symbol", hardness)
+            masks[rows] = interpolate(drawn[:, 3:], (MASK, MASK), mode="area")[:, 0]
         concepts[rows] = labels[:, None]
-    words = kinds == list(KINDS).index("word")
-    styles = torch.where((torch.rand(count) < styled) & ~words, torch.randint(1, len(STYLES), (count,)), 0)
+    worded = kinds == list(KINDS).index("word")
+    styles = torch.where((torch.rand(count) < styled) & ~worded, torch.randint(1, len(STYLES), (count,)), 0)
     for style in range(1, len(STYLES)):
         rows = torch.where(styles == style)[0]
         if len(rows):
             images[rows] = in_style(images[rows], STYLE_NAMES[style])
-    rows = torch.where((torch.rand(count) < strips / (1 - styled)) & ~words & (styles == 0))[0]
+    rows = torch.where((torch.rand(count) < strips / (1 - styled)) & ~worded & (styles == 0))[0]
     if len(rows):
         named, labels = banks.draw("word", len(rows), easy_words)
         own = banks.word_of(concepts[rows, 0])
         mine = (own >= 0) & (torch.rand(len(rows)) < 0.5)
         named[mine], labels[mine] = banks.words[0][own[mine]].float() / 255, concepts[rows, 0][mine]
         images[rows], concepts[rows, 1] = with_strip(images[rows], named), labels
-    return images.clamp_(0, 1), concepts, styles
+        worded[rows] = True
+    return Composed(images.clamp_(0, 1), concepts, styles, worded, masks)
 
 
-def transform(count: int, scale, turn: float, shift: float) -> Tensor:
-    """Affine matrices (count, 2, 3) from output to input: scales, up to `turn` degrees, `shift` of a side."""
-    size = uniform(count, *scale)
-    angle = torch.deg2rad(uniform(count, -turn, turn))
-    cos, sin = angle.cos() / size, angle.sin() / size
-    move = uniform(2 * count, -shift, shift).view(2, count) * 2
-    return torch.stack(
-        [torch.stack([cos, -sin, -(cos * move[0] - sin * move[1])], 1),
-         torch.stack([sin, cos, -(sin * move[0] + cos * move[1])], 1)], 1
-    )  # fmt: skip
+def placed(images: Tensor, scale: Tensor, turn: float, right: Tensor, down: Tensor, **sampling) -> Tensor:
+    """Images (count, c, h, w) scaled, turned by up to `turn` degrees, moved by shares of a side."""
+    angle = torch.deg2rad(uniform(len(images), -turn, turn))
+    cos, sin, x, y = angle.cos() / scale, angle.sin() / scale, 2 * right, 2 * down
+    theta = torch.stack([cos, -sin, sin * y - cos * x, sin, cos, -(sin * x + cos * y)], 1).view(-1, 2, 3)
+    return grid_sample(images, affine_grid(theta, images.shape, align_corners=False), align_corners=False, **sampling)
+
+
+def moved(images: Tensor, scale: tuple[float, float], turn: float, shift: float, **sampling) -> Tensor:
+    """`placed` at random: a scale of the range, up to `turn` degrees, up to `shift` of a side."""
+    right, down = uniform(2 * len(images), -shift, shift).view(2, -1)
+    return placed(images, uniform(len(images), *scale), turn, right, down, **sampling)
 
 
 def uniform(count: int, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand(count)
 
 
-def painted(drawn: Tensor, banks: Banks, symbol: bool) -> Tensor:
+def painted(drawn: Tensor, banks: Banks, symbol: bool, hardness: float) -> Tensor:
     """RGBA drawings on backgrounds: as they are, as silhouette, outline or in two tones."""
     count = len(drawn)
-    placed = grid_sample(
-        drawn,
-        affine_grid(transform(count, (0.45, 1.0), 22, 0.12), drawn.shape, align_corners=False),
-        align_corners=False,
-    )
-    alpha, colour = placed[:, 3:], placed[:, :3]
-    background, tone = backgrounds(count, banks)
+    drawn = moved(drawn, (0.75 - 0.3 * hardness, 1.0), 6 + 16 * hardness, 0.05 + 0.07 * hardness)
+    alpha, colour = drawn[:, 3:], drawn[:, :3]
+    background, tone = backgrounds(count, banks, hardness)
     ink = contrasting(tone)
     mode = torch.rand(count, 1, 1, 1)
     stroke = 2 * int(torch.randint(1, 3, ())) + 1
@@ -150,19 +184,20 @@ def painted(drawn: Tensor, banks: Banks, symbol: bool) -> Tensor:
     return cover * fill + (1 - cover) * background
 
 
-def backgrounds(count: int, banks: Banks) -> tuple[Tensor, Tensor]:
+def backgrounds(count: int, banks: Banks, hardness: float) -> tuple[Tensor, Tensor]:
     """Plain, graded, striped, speckled or photographic; and their mean colour (count, 3, 1, 1)."""
+    side = banks.side
     base, other = torch.rand(2, count, 3, 1, 1)
-    ramp = torch.linspace(0, 1, SIDE)
+    ramp = torch.linspace(0, 1, side)
     angle = uniform(count, 0, 2 * math.pi)[:, None, None]
     along = (ramp[None, :, None] * angle.sin() + ramp[None, None, :] * angle.cos())[:, None]
-    kind = torch.rand(count, 1, 1, 1)
+    kind = torch.rand(count, 1, 1, 1) * (0.5 + 0.5 * hardness)
     graded = base + (other - base) * 0.5 * along.abs()
     period = uniform(count, 0.06, 0.3)[:, None, None, None]
     striped = base + 0.15 * torch.sin(2 * math.pi * along / period)
-    speckled = base + 0.12 * torch.randn(count, 3, SIDE, SIDE)
+    speckled = base + 0.12 * torch.randn(count, 3, side, side)
     photos, _ = banks.draw("photo", count)
-    photos = interpolate(photos, (SIDE, SIDE), mode="bilinear", align_corners=False)
+    photos = interpolate(photos, (side, side), mode="bilinear", align_corners=False)
     photos = 0.6 * photos + 0.4 * base  # paler, so that the drawing is what the picture shows
     images = torch.where(kind < 0.5, base.expand_as(photos), torch.where(kind < 0.62, graded, striped))
     images = torch.where(kind < 0.72, images, torch.where(kind < 0.82, speckled, photos)).clamp(0, 1)
@@ -182,49 +217,41 @@ def contrasting(tone: Tensor) -> Tensor:
     return torch.where((own - lightness).abs() > 0.28, colour, shifted)
 
 
-def photographed(photos: Tensor) -> Tensor:
-    """CIFAR photos at SIDE: a random crop, mirrored every other time, brightness and contrast varied."""
+def photographed(photos: Tensor, side: int) -> Tensor:
+    """CIFAR photos at `side`: a random crop, mirrored every other time, brightness and contrast varied."""
     count = len(photos)
-    theta = transform(count, (1.0, 1.35), 8, 0.06)
-    theta[:, 0] *= torch.where(torch.rand(count, 1) < 0.5, 1.0, -1.0)
-    shape = (count, 3, SIDE, SIDE)
-    grid = affine_grid(theta, shape, align_corners=False)
-    images = grid_sample(photos, grid, padding_mode="reflection", align_corners=False)
+    mirrored = torch.where(torch.rand(count, 1, 1, 1) < 0.5, photos, photos.flip(3))
+    large = interpolate(mirrored, (side, side), mode="bilinear", align_corners=False)
+    images = moved(large, (1.0, 1.35), 8, 0.06, padding_mode="reflection")
     gain, lift = uniform(count, 0.8, 1.2)[:, None, None, None], uniform(count, -0.1, 0.1)[:, None, None, None]
     return (images - 0.5) * gain + 0.5 + lift
 
 
 def written(masks: Tensor) -> Tensor:
-    """Words (count, h, SIDE) as the only thing in the picture, over most of its width."""
-    count = len(masks)
+    """Words (count, h, side) as the only thing in the picture, over most of its width."""
+    count, _, side = masks.shape
     tone = torch.rand(count, 3, 1, 1)
-    noise = torch.where(torch.rand(count, 1, 1, 1) < 0.3, 0.1, 0.0) * torch.randn(count, 3, SIDE, SIDE)
+    noise = torch.where(torch.rand(count, 1, 1, 1) < 0.3, 0.1, 0.0) * torch.randn(count, 3, side, side)
     cover = laid(masks, uniform(count, 0.65, 1.0), uniform(count, -0.3, 0.3), uniform(count, -0.05, 0.05), 6)
     return cover * contrasting(tone) + (1 - cover) * (tone + noise)
 
 
 def laid(masks: Tensor, scale: Tensor, down: Tensor, right: Tensor, turn: float = 0.0) -> Tensor:
-    """Word masks (count, h, SIDE) on the whole picture (count, 1, SIDE, SIDE); `down`, `right` from the middle."""
-    count, height = masks.shape[:2]
-    squared = pad(masks, (0, 0, (SIDE - height) // 2, SIDE - height - (SIDE - height) // 2))[:, None]
-    angle = torch.deg2rad(uniform(count, -turn, turn))
-    cos, sin = angle.cos() / scale, angle.sin() / scale
-    x, y = 2 * right, 2 * down
-    theta = torch.stack(
-        [torch.stack([cos, -sin, -(cos * x - sin * y)], 1), torch.stack([sin, cos, -(sin * x + cos * y)], 1)], 1
-    )
-    return grid_sample(squared, affine_grid(theta, squared.shape, align_corners=False), align_corners=False)
+    """Word masks (count, h, side) on the whole picture (count, 1, side, side); `down`, `right` from the middle."""
+    _, height, side = masks.shape
+    above = (side - height) // 2
+    return placed(pad(masks, (0, 0, above, side - height - above))[:, None], scale, turn, right, down)
 
 
 def with_strip(images: Tensor, masks: Tensor, height: Tensor | None = None, top: Tensor | None = None) -> Tensor:
     """A full-width strip with a word across each picture, 1/7 to 2/7 of its side high (LoGoPrompt, Sec. 3.2.1)."""
-    count = len(images)
+    count, side = len(images), images.shape[3]
     height = uniform(count, 1 / 7, 2 / 7) if height is None else height
     top = torch.rand(count) * (1 - height) if top is None else top
-    ink = (masks.amax(2) > 0.3).sum(1) / SIDE  # height of the word itself
+    ink = (masks.amax(2) > 0.3).sum(1) / side  # height of the word itself
     scale = (0.92 * height / ink.clamp(min=0.02)).clamp(max=0.98)
     cover = laid(masks, scale, top + height / 2 - 0.5, torch.zeros(count))
-    rows = (torch.arange(SIDE) + 0.5) / SIDE
+    rows = (torch.arange(side) + 0.5) / side
     inside = ((rows >= top[:, None]) & (rows < (top + height)[:, None]))[:, None, :, None]
     tone = torch.rand(count, 3, 1, 1)
     strip = cover * contrasting(tone) + (1 - cover) * tone
@@ -233,11 +260,11 @@ def with_strip(images: Tensor, masks: Tensor, height: Tensor | None = None, top:
 
 def in_style(images: Tensor, style: str) -> Tensor:
     """The pictures as one of CLIP's templates calls them."""
-    count = len(images)
+    count, side = len(images), images.shape[3]
     luma = (images * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     if style == "pixelated":
         cells = int(torch.randint(12, 25, ()))
-        return interpolate(interpolate(images, (cells, cells), mode="area"), (SIDE, SIDE), mode="nearest")
+        return interpolate(interpolate(images, (cells, cells), mode="area"), (side, side), mode="nearest")
     if style == "grey":
         return luma.expand_as(images)
     if style == "blurry":
@@ -249,32 +276,30 @@ def in_style(images: Tensor, style: str) -> Tensor:
     if style == "bright":
         return 1 - (1 - images) * uniform(count, 0.15, 0.45)[:, None, None, None]
     if style == "close":
-        shape, theta = images.shape, transform(count, (1.6, 2.3), 5, 0.15)
-        return grid_sample(
-            images, affine_grid(theta, shape, align_corners=False), padding_mode="border", align_corners=False
-        )
+        return moved(images, (1.6, 2.3), 5, 0.15, padding_mode="border")
     if style == "sketch":
         edges = (max_pool2d(luma, 3, 1, 1) + max_pool2d(-luma, 3, 1, 1)) * uniform(count, 1.5, 3.0)[:, None, None, None]
         return (1 - edges).clamp(0, 1).expand_as(images)
     if style == "small":
-        small = int(torch.randint(26, 42, ()))
-        top, left = torch.randint(0, SIDE - small, (2,)).tolist()
+        small = int(side * uniform(1, 0.27, 0.44))
+        top, left = torch.randint(0, side - small, (2,)).tolist()
         canvas = images[:, :, :1, :1].expand_as(images).clone()
         canvas[:, :, top : top + small, left : left + small] = interpolate(images, (small, small), mode="area")
         return canvas
     if style == "many":
         copies = int(torch.randint(2, 4, ()))
-        return interpolate(images, (SIDE // copies, SIDE // copies), mode="area").repeat(1, 1, copies, copies)
+        one = -(-side // copies)
+        return interpolate(images, (one, one), mode="area").repeat(1, 1, copies, copies)[:, :, :side, :side]
     if style == "corrupted":  # blocks of 8 x 8 from the wrong place, in the wrong colours
-        blocks = images.unfold(2, 8, 8).unfold(3, 8, 8)  # (n, 3, 12, 12, 8, 8)
-        wrong = blocks.roll(int(torch.randint(1, 12, ())), 3).flip(1)
+        blocks = images.unfold(2, 8, 8).unfold(3, 8, 8)  # (n, 3, side / 8, side / 8, 8, 8)
+        wrong = blocks.roll(int(torch.randint(1, side // 8, ())), 3).flip(1)
         hit = torch.rand(count, 1, *blocks.shape[2:4], 1, 1) < 0.3
         return torch.where(hit, wrong, blocks).permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
     if style == "faint":
         mean = images.mean((2, 3), keepdim=True)
         return mean + (images - mean) * uniform(count, 0.12, 0.28)[:, None, None, None]
     if style == "dirty":
-        spots = interpolate(torch.rand(count, 1, 12, 12), (SIDE, SIDE), mode="bilinear", align_corners=False)
+        spots = interpolate(torch.rand(count, 1, 12, 12), (side, side), mode="bilinear", align_corners=False)
         cover = ((spots - 0.62) * 6).clamp(0, 0.85)
         return cover * torch.tensor([0.32, 0.22, 0.12])[:, None, None] + (1 - cover) * images
     if style == "relief":

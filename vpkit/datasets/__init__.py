@@ -10,6 +10,7 @@ import torch
 
 from vpkit.cache import cache_folder
 from vpkit.datasets.embedded import load_digits, load_mnist5k, load_textile
+from vpkit.datasets.feature_set import FeatureSet, cache_features
 from vpkit.datasets.folder import SPLITS, load_folder
 from vpkit.datasets.icons import load_icons
 from vpkit.datasets.image_cache import cached_images
@@ -18,7 +19,17 @@ from vpkit.datasets.sampling import stratified_choice
 from vpkit.datasets.source import Source
 from vpkit.datasets.torchvision_sets import TORCHVISION_SETS, load_torchvision
 
-__all__ = ["DATASETS", "SPLITS", "Batches", "DatasetRow", "ImageSet", "Source", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "Batches",
+    "DatasetRow",
+    "FeatureSet",
+    "ImageSet",
+    "Source",
+    "cache_features",
+    "load_dataset",
+]
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ class Batches:
             batch = images[chosen], labels[chosen]
             if self.image_set.device not in (None, images.device):
                 batch = tuple(_moved(part, self.image_set.device) for part in batch)
-            yield batch[0].float().div_(255), batch[1]
+            yield batch[0].float().div_(255) if batch[0].dtype == torch.uint8 else batch[0], batch[1]
 
 
 def _moved(part: Tensor, device: torch.device) -> Tensor:

@@ -2,7 +2,14 @@
 
 from vpkit.plots.images import show_images, show_prompt
 from vpkit.plots.mappings import plot_dynamics, plot_gains, plot_mapping
-from vpkit.plots.results import plot_accuracies, plot_against, plot_history, plot_sizes
+from vpkit.plots.results import (
+    plot_accuracies,
+    plot_against,
+    plot_gain_against,
+    plot_history,
+    plot_sizes,
+    plot_spread,
+)
 from vpkit.plots.style import METHOD_COLORS, set_style
 from vpkit.plots.widgets import browse, slide
 
@@ -12,10 +19,12 @@ __all__ = [
     "plot_accuracies",
     "plot_against",
     "plot_dynamics",
+    "plot_gain_against",
     "plot_gains",
     "plot_history",
     "plot_mapping",
     "plot_sizes",
+    "plot_spread",
     "set_style",
     "show_images",
     "show_prompt",

@@ -96,3 +96,28 @@ def plot_sizes(table, column: str = "test_accuracy"):
     axis.yaxis.set_major_formatter("{x:.0%}")
     axis.legend(fontsize=7)
     return finished(figure)
+
+
+def plot_spread(accuracies, label: str):
+    """A histogram of accuracies in [0, 1], the first of them marked: that of the default text prompt."""
+    figure, axis = plt.subplots(figsize=(4.6, 2.0), layout="constrained")
+    sns.histplot(list(accuracies), bins=20, color="#56B4E9", ax=axis)
+    axis.axvline(accuracies[0], color="#D55E00", linewidth=1.5, label="default")
+    axis.set(xlabel=label, ylabel="templates")
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    axis.legend(fontsize=7)
+    return finished(figure)
+
+
+def plot_gain_against(tables: dict, label: str):
+    """A panel per entry: the column `gain` against a column, a dot a run, coloured by the column `label`."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(3.4 * len(tables), 2.8), squeeze=False, layout="constrained")
+    for axis, (x, rows) in zip(axes[0], tables.items(), strict=True):
+        sns.scatterplot(rows, x=x, y="gain", hue=label, ax=axis)
+        axis.axhline(0, **CHANCE)
+        axis.set(xlabel=x.replace("_", " "))
+        axis.yaxis.set_major_formatter("{x:+.0%}")
+        if rows[x].between(0, 1).all():
+            axis.xaxis.set_major_formatter("{x:.0%}")
+        axis.legend(fontsize=6)
+    return finished(figure)

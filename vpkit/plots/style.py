@@ -8,6 +8,9 @@ from torch import Tensor, uint8
 METHOD_COLORS = {
     "unprompted": "#999999",
     "linear probe": "#000000",
+    "zero-shot": "#999999",
+    "VP+TP": "#0072B2",
+    "VP+TP+LM": "#D55E00",
     "padding": "#0072B2",
     "fixed patch": "#E69F00",
     "random patch": "#009E73",

@@ -1,0 +1,122 @@
+"""What the training of an image tower needs beside torch: a faster optimizer, several processes, checkpoints."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose every step is made orthogonal (Jordan et al. 2024), for convolutions before a BatchNorm.
+
+    torch's own takes matrices only. The size of a filter before a BatchNorm means nothing, so it is held fixed.
+    """
+
+    def __init__(self, filters: list[nn.Parameter], lr: float, momentum: float = 0.9):
+        super().__init__(filters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                kept = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                kept.mul_(group["momentum"]).add_(weight.grad)
+                direction = orthogonalised((weight.grad + group["momentum"] * kept).flatten(1))
+                rows, columns = direction.shape
+                weight.mul_(math.sqrt(rows) / weight.norm())
+                weight.sub_(direction.view_as(weight).float(), alpha=group["lr"] * max(1, rows / columns) ** 0.5)
+
+
+def orthogonalised(matrix: Tensor, rounds: int = 4) -> Tensor:
+    """The nearest matrix with all singular values about 1, by a Newton-Schulz iteration in bfloat16."""
+    x = matrix.bfloat16() / (matrix.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(rounds):
+        square = x @ x.T
+        x = 3.4445 * x + (2.0315 * square @ square - 4.775 * square) @ x
+    return x.T if tall else x
+
+
+def start_worker(rank: int, workers: int, folder: Path) -> None:
+    """One of `workers` processes with one thread each, which see each other's gradients."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "rendezvous"), workers)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=workers)
+
+
+def share_gradients(network: nn.Module) -> None:
+    """Replace every gradient by its mean over the processes."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+class Training:
+    """Steps of a network with checkpoints and a running average of its weights; goes on from `path` if it is there."""
+
+    def __init__(self, network: nn.Module, optimizers: list[torch.optim.Optimizer], path: Path, steps: int):
+        self.network, self.optimizers, self.path, self.steps = network, optimizers, path, steps
+        self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
+        self.step = 0
+        if path.exists():
+            kept = torch.load(path, weights_only=True)
+            network.load_state_dict(kept["network"])
+            self.averaged.load_state_dict(kept["averaged"])
+            for optimizer, state in zip(optimizers, kept["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            self.step = kept["step"]
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group.setdefault("full_lr", group["lr"])
+        self.first, self.started, self.sums, self.count = self.step, time.time(), {}, 0
+
+    def run(self, losses: Callable[[float], tuple[Tensor, dict]], rank: int = 0, seed: int = 0) -> None:
+        """Until the last step. `losses` takes the progress in [0, 1]; gives the loss and values to be printed."""
+        torch.manual_seed(1000 * seed + self.step + 7 * rank)
+        while self.step < self.steps:
+            progress = self.step / self.steps
+            rate = min(1, (self.step + 1) / 100) * (min(1, (1 - progress) / 0.8) + 0.005)
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * group["full_lr"]
+                optimizer.zero_grad()
+            loss, values = losses(progress)
+            loss.backward()
+            if dist.is_initialized():
+                share_gradients(self.network)
+            for optimizer in self.optimizers:
+                optimizer.step()
+            self.averaged.update_parameters(self.network)
+            self.step += 1
+            if rank == 0:
+                self._report(values)
+
+    def _report(self, values: dict) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.item()
+        self.count += 1
+        if self.step % 50 == 0 or self.step == self.steps:
+            means = "  ".join(f"{name} {value / self.count:.3f}" for name, value in self.sums.items())
+            pace = (self.step - self.first) / (time.time() - self.started)
+            print(f"step {self.step} of {self.steps}  {means}  {pace:.2f} steps/s", flush=True)
+            self.sums, self.count = {}, 0
+        if self.step % 250 == 0 or self.step == self.steps:
+            optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+            state = {"network": self.network.state_dict(), "averaged": self.averaged.state_dict(), "step": self.step}
+            torch.save(state | {"optimizers": optimizers}, self.path.with_suffix(".part"))
+            self.path.with_suffix(".part").replace(self.path)
+
+
+def averaged_weights(path: Path) -> dict:
+    """The running average a checkpoint of `Training` holds."""
+    averaged = torch.load(path, weights_only=True)["averaged"]
+    return {name.removeprefix("module."): value for name, value in averaged.items() if name.startswith("module.")}

@@ -1,0 +1,165 @@
+"""Learned context tokens in front of, around or behind a class name: CoOp, and CoCoOp's shift by the image."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from vpkit.frozen_clip import FrozenCLIP
+
+__all__ = ["ContextPrompt", "ContextShift", "TextPromptedClassifier"]
+
+POSITIONS = ("end", "middle", "front")
+
+
+class ContextPrompt(nn.Module):
+    """CoOp's text prompt: M learned tokens and a class name, through the frozen text tower to (T, D) features.
+
+    Args:
+        clip: the frozen model; it is used, not owned, and not part of the prompt's state.
+        class_names: T names.
+        context_length: number M of learned tokens; ignored if `words` are given.
+        words: start from the embeddings of these words ("a photo of a") in place of N(0, 0.02^2). The features
+            then equal those of the sentence `f"{words} {name}."`.
+        class_specific: a context for each class instead of one for all.
+        position: where the class name stands: "end", "middle" (half of the context before it) or "front".
+
+    Raises:
+        ValueError: names that are empty or hold braces, an unknown position, no context, a sentence longer than the
+            model reads.
+
+    Source: Zhou et al. 2022 (CoOp), Sec. 3.2; layouts as in the released code. Explained in chapter 5.
+    """
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        class_names: Sequence[str],
+        context_length: int = 16,
+        *,
+        words: str | None = None,
+        class_specific: bool = False,
+        position: str = "end",
+    ):
+        super().__init__()
+        if position not in POSITIONS:
+            raise ValueError(f"position={position!r}: expected one of {', '.join(POSITIONS)}")
+        for name in class_names:
+            if not isinstance(name, str) or not name.strip() or "{" in name or "}" in name:
+                raise ValueError(f"class name {name!r}: expected words without braces")
+        if not class_names:
+            raise ValueError("class_names is empty: expected at least one name")
+        object.__setattr__(self, "_clip", clip)  # not a submodule: a frozen model is nobody's parameter
+        encode, device = clip._tokenizer.encode, clip.mean.device
+        started = encode(words) if words else []
+        length = len(started) if words else context_length
+        if length < 1:
+            raise ValueError(f"context_length={context_length}: expected at least 1 learned token")
+        self.class_names, self.position = tuple(class_names), position
+        first, last = clip._tokenizer.sot_token_id, clip._tokenizer.eot_token_id
+        rows, slots = [], []
+        for name in class_names:
+            # Name and period are encoded together: a name that ends in a period joins it to another token.
+            said = encode(f"{name}.") if position == "end" else encode(name)
+            before = {"end": length, "middle": length // 2, "front": 0}[position]
+            stop = [] if position == "end" else encode(".")
+            rows.append([first, *[0] * before, *said, *[0] * (length - before), *stop, last])
+            slots.append([*range(1, 1 + before), *range(1 + before + len(said), 1 + length + len(said))])
+        longest = max(range(len(rows)), key=lambda k: len(rows[k]))
+        if len(rows[longest]) > clip.context_length:
+            raise ValueError(
+                f"{length} context tokens and {class_names[longest]!r} make {len(rows[longest])} tokens with start and "
+                f"end, this model reads {clip.context_length}: use fewer context tokens or a shorter name"
+            )
+        width = len(rows[longest])
+        tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
+        self.register_buffer("embedded", clip.embed(tokens).detach(), persistent=False)  # (T, L, W)
+        self.register_buffer("slots", torch.tensor(slots, device=device), persistent=False)  # (T, M)
+        self.register_buffer("end", torch.tensor([len(row) - 1 for row in rows], device=device), persistent=False)
+        shape = (len(rows), length, clip.text_width) if class_specific else (length, clip.text_width)
+        if words:
+            start = clip.embed(torch.tensor(started, device=device)).detach().expand(shape).clone()
+        else:
+            start = 0.02 * torch.randn(shape, device="cpu").to(device)
+        self.context = nn.Parameter(start)  # (M, W) or (T, M, W)
+
+    def forward(self, context: Tensor | None = None) -> Tensor:
+        """Unit text features (T, D), of the learned context or of another one (M, W) or (T, M, W)."""
+        context = self.context if context is None else context
+        classes = torch.arange(len(self.slots), device=self.slots.device)[:, None]
+        context = context.expand(*self.slots.shape, -1).to(self.embedded.dtype)
+        return self._clip.encode_embedded(self.embedded.index_put((classes, self.slots), context), self.end)
+
+
+class ContextShift(nn.Module):
+    """CoCoOp's meta-net: an image feature (B, D) to one vector (B, W) that is added to every context token.
+
+    Source: Zhou et al. 2022 (CoCoOp), Sec. 3.2: Linear, ReLU, Linear with a bottleneck of D / 16.
+    """
+
+    def __init__(self, embed_dim: int, text_width: int):
+        super().__init__()
+        hidden = max(1, embed_dim // 16)
+        self.layers = nn.Sequential(nn.Linear(embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, text_width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features)
+
+
+class TextPromptedClassifier(nn.Module):
+    """Image *features* (B, D) to (B, T) logits through a text prompt: CoOp, or CoCoOp with a `shift`.
+
+    Features and not images, because nothing on the image side is learned: `cache_features` computes them once.
+
+    Args:
+        prompt: gives the text features; called once per batch, or once in all while nothing is trained.
+        logit_scale: `clip.logit_scale`.
+        shift: CoCoOp's `ContextShift`: every image gets text features of its own.
+        texts_at_once: with a `shift`, how many sentences go through the text tower together. The activations of one
+            such part are held at a time, in training too, where they are computed a second time for the gradient.
+
+    Source: Zhou et al. 2022 (CoOp, Eq. 2; CoCoOp, Eq. 3). Explained in chapter 5.
+    """
+
+    def __init__(
+        self, prompt: nn.Module, logit_scale: Tensor, shift: ContextShift | None = None, texts_at_once: int = 1024
+    ):
+        super().__init__()
+        self.prompt, self.shift, self.texts_at_once = prompt, shift, texts_at_once
+        self.register_buffer("logit_scale", logit_scale.detach().clone(), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.shift is None:
+            return self.logit_scale * features @ self.prompt().T
+        return self.logit_scale * torch.cat([self._shifted(part) for part in features.split(self._images_at_once)])
+
+    def loss(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(features)
+        return cross_entropy(logits, labels), logits
+
+    @property
+    def _images_at_once(self) -> int:
+        return max(1, self.texts_at_once // len(self.prompt.class_names))
+
+    def _shifted(self, features: Tensor) -> Tensor:
+        """Cosines (B, T) of images with the texts made for them, all in one pass of the text tower."""
+        shifts = self.shift(features)
+        if torch.is_grad_enabled():
+            return checkpoint(self._cosines, features, shifts, use_reentrant=False)
+        return self._cosines(features, shifts)
+
+    def _cosines(self, features: Tensor, shifts: Tensor) -> Tensor:
+        prompt, count = self.prompt, len(features)
+        num_target, tokens = prompt.slots.shape
+        contexts = (prompt.context + shifts[:, None, None]).expand(count, num_target, tokens, -1)  # (B, T, M, W)
+        image, target = torch.meshgrid(
+            torch.arange(count, device=features.device), torch.arange(num_target, device=features.device), indexing="ij"
+        )
+        embedded = prompt.embedded.expand(count, -1, -1, -1)
+        embedded = embedded.index_put(
+            (image[..., None], target[..., None], prompt.slots.expand(count, -1, -1)), contexts.to(embedded.dtype)
+        )
+        texts = prompt._clip.encode_embedded(embedded.flatten(0, 1), prompt.end.repeat(count))
+        return torch.einsum("bd,btd->bt", features, texts.view(count, num_target, -1))
