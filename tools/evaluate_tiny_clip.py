@@ -1,12 +1,13 @@
 """What the small CLIP models can do, measured on material they were not trained on.
 
-    python tools/evaluate_tiny_clip.py [--data DIR] [--json OUT]
+    python tools/evaluate_tiny_clip.py [--data DIR] [--table book/tiny_clip_evaluation.txt]
 
-DIR holds cifar10/test/<class>/*; without it CIFAR-10 is left out. Reading is tested in fonts kept from training.
+DIR holds cifar10/test/<class>/*; without it CIFAR-10 is left out. Reading is tested in fonts kept from training. The
+table is a part of the model card, book/tiny_clip.md.
 """
 
 import argparse
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -95,33 +96,49 @@ def styles(clip, images: vpkit.ImageSet) -> dict:
     return {"accuracy": sum(per_style.values()) / len(per_style), "n": len(images) * len(wanted), "by style": per_style}
 
 
+def measured(clip, data: Path | None) -> dict[str, tuple[float, int]]:
+    """Every measure of the model card: share of successes, and of how many."""
+    icons = vpkit.load_dataset("icons", "test", size=clip.image_size)
+    some = vpkit.load_dataset("icons", "test", size=clip.image_size, subset=528)
+    found = {f"zero-shot on `icons`, {len(icons.class_names)} classes": top1(clip, icons)}
+    for style in ("sketch", "inverted", "noisy", "textured"):
+        shifted = vpkit.load_dataset(f"icons:{style}", "test", size=clip.image_size, subset=1056)
+        found[f"zero-shot on `icons:{style}`"] = top1(clip, shifted)
+    if data:
+        photos = vpkit.load_dataset(f"folder:{data / 'cifar10'}", "test", size=clip.image_size)
+        names = ["car" if name == "automobile" else name for name in photos.class_names]
+        found["zero-shot on CIFAR-10 test photos"] = top1(clip, replace(photos, class_names=tuple(names)))
+    read = reading(clip)
+    found[f"a name alone in the picture, {read['fonts']} held-out fonts, among {len(ICON_NAMES)}"] = read
+    for ratio, result in pasting(clip, some).items():
+        found[f"the true name on a strip of {ratio} raises its score"] = {
+            "accuracy": result["raised"],
+            "n": result["n"],
+        }
+    by_style = styles(clip, some)
+    found["the template of the applied style is first of 12"] = by_style
+    each = len(some)
+    found |= {f"- {style}": {"accuracy": share, "n": each} for style, share in by_style["by style"].items()}
+    return {measure: (result["accuracy"], result["n"]) for measure, result in found.items()}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--table", type=Path)
     args = parser.parse_args()
     results = {}
     for name in ("tiny", "tiny-vit"):
         try:
-            clip = vpkit.load_clip(name)
+            results[name] = measured(vpkit.load_clip(name), args.data)
         except FileNotFoundError as error:
             print(error)
             continue
-        icons = vpkit.load_dataset("icons", "test", size=clip.image_size)
-        results[name] = {"icons": top1(clip, icons)}
-        results[name]["icons by domain"] = {
-            style: top1(clip, vpkit.load_dataset(f"icons:{style}", "test", size=clip.image_size, subset=1056))
-            for style in ("sketch", "inverted", "noisy", "textured")
-        }
-        if args.data:
-            photos = vpkit.load_dataset(f"folder:{args.data / 'cifar10'}", "test", size=clip.image_size)
-            names = ["car" if name == "automobile" else name for name in photos.class_names]
-            photos = vpkit.ImageSet(photos.images, photos.labels, tuple(names))
-            results[name]["CIFAR-10 test photos"] = top1(clip, photos)
-        results[name]["reading"] = reading(clip)
-        some = vpkit.load_dataset("icons", "test", size=clip.image_size, subset=528)
-        results[name]["true name pasted"] = pasting(clip, some)
-        results[name]["styles"] = styles(clip, some)
-        print(name, json.dumps(results[name], indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+        for measure, (share, n) in results[name].items():
+            print(f"{name:<9} {share:6.1%} of {n:>5}  {measure}", flush=True)
+    if args.table:
+        lines = [f"| | n | {' | '.join(results)} |", "| --- |" + " ---: |" * (1 + len(results))]
+        for measure, (_, n) in next(iter(results.values())).items():
+            shares = " | ".join(f"{found[measure][0]:.1%}" for found in results.values())
+            lines.append(f"| {measure} | {n:,} | {shares} |")
+        args.table.write_text("\n".join(lines) + "\n")

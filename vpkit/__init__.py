@@ -5,6 +5,7 @@ from vpkit.classifiers import PromptedClassifier, count_parameters
 from vpkit.clip_models import CLIP_MODELS, load_clip
 from vpkit.context_prompts import ContextPrompt, ContextShift, TextPromptedClassifier
 from vpkit.datasets import DATASETS, FeatureSet, ImageSet, cache_features, load_dataset
+from vpkit.dual_prompts import DualPromptClassifier, class_aware_loss
 from vpkit.explanation import explain_by_example
 from vpkit.feature_statistics import frechet_distance, mean_pairwise_distance
 from vpkit.frozen_clip import FrozenCLIP
@@ -28,6 +29,7 @@ from vpkit.schedules import constant_then_cosine, cosine, multistep, warmup_cosi
 from vpkit.session import save_table, start
 from vpkit.text_prompts import clip_templates, fill_templates
 from vpkit.training import Evaluation, evaluate, fit, train_epoch
+from vpkit.visual_tokens import ClassAwareTokens, TokenPrompt
 from vpkit.weighted_mapping import (
     LinearMapping,
     WeightedMapping,
@@ -42,8 +44,10 @@ __all__ = [
     "CLIP_MODELS",
     "DATASETS",
     "FROZEN_MODELS",
+    "ClassAwareTokens",
     "ContextPrompt",
     "ContextShift",
+    "DualPromptClassifier",
     "Evaluation",
     "ExpandPrompt",
     "FeatureSet",
@@ -61,9 +65,11 @@ __all__ = [
     "PromptedClassifier",
     "Reselected",
     "TextPromptedClassifier",
+    "TokenPrompt",
     "WeightedMapping",
     "bayesian_mapping",
     "cache_features",
+    "class_aware_loss",
     "clip_templates",
     "constant_then_cosine",
     "cosine",

@@ -85,12 +85,12 @@ class ContextPrompt(nn.Module):
             start = 0.02 * torch.randn(shape, device="cpu").to(device)
         self.context = nn.Parameter(start)  # (M, W) or (T, M, W)
 
-    def forward(self, context: Tensor | None = None) -> Tensor:
-        """Unit text features (T, D), of the learned context or of another one (M, W) or (T, M, W)."""
+    def forward(self, context: Tensor | None = None, unit: bool = True) -> Tensor:
+        """Text features (T, D), of the learned context or of another one (M, W) or (T, M, W); of length 1 if `unit`."""
         context = self.context if context is None else context
         classes = torch.arange(len(self.slots), device=self.slots.device)[:, None]
         context = context.expand(*self.slots.shape, -1).to(self.embedded.dtype)
-        return self._clip.encode_embedded(self.embedded.index_put((classes, self.slots), context), self.end)
+        return self._clip.encode_embedded(self.embedded.index_put((classes, self.slots), context), self.end, unit)
 
 
 class ContextShift(nn.Module):

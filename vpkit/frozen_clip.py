@@ -112,14 +112,15 @@ class FrozenCLIP(nn.Module):
         """Token ids (N, L) to embeddings (N, L, W), before positions are added."""
         return self.network.token_embedding(tokens)
 
-    def encode_embedded(self, embedded: Tensor, end: Tensor) -> Tensor:
-        """Embedded sentences (N, L, W) to unit features (N, D); this is where learned tokens enter (CoOp).
+    def encode_embedded(self, embedded: Tensor, end: Tensor, unit: bool = True) -> Tensor:
+        """Embedded sentences (N, L, W) to features (N, D); this is where learned tokens enter (CoOp).
 
         Args:
             embedded: embeddings without positions, L at most `context_length`.
             end: (N,) position of the end token in each.
+            unit: scale the features to length 1.
         """
-        return encode_embedded(self.network, embedded, end)
+        return encode_embedded(self.network, embedded, end, unit)
 
     def zero_shot(self, texts: Sequence[str], class_names: Sequence[str] | None = None) -> FrozenModel:
         """A `FrozenModel` whose source classes are the sentences: logits are scaled cosines, (B, N).
@@ -172,11 +173,12 @@ class ImageTower(nn.Module):
         return normalize(self.visual(images).float(), dim=-1)
 
 
-def encode_embedded(network: nn.Module, embedded: Tensor, end: Tensor) -> Tensor:
+def encode_embedded(network: nn.Module, embedded: Tensor, end: Tensor, unit: bool = True) -> Tensor:
     """What `FrozenCLIP.encode_embedded` computes, for an `open_clip.CLIP` that may still be training."""
     # The text tower is causal: what follows the last end token changes nothing, and costs time.
     length = int(end.max()) + 1
     hidden = embedded[:, :length] + network.positional_embedding[:length]
     hidden = network.transformer(hidden, attn_mask=network.attn_mask[:length, :length])
     hidden = network.ln_final(hidden)[torch.arange(len(end), device=end.device), end]
-    return normalize((hidden @ network.text_projection).float(), dim=-1)
+    features = (hidden @ network.text_projection).float()
+    return normalize(features, dim=-1) if unit else features

@@ -66,7 +66,7 @@ class Training:
     def __init__(self, network: nn.Module, optimizers: list[torch.optim.Optimizer], path: Path, steps: int):
         self.network, self.optimizers, self.path, self.steps = network, optimizers, path, steps
         self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
-        self.step = 0
+        self.step, rates = 0, [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         if path.exists():
             kept = torch.load(path, weights_only=True)
             network.load_state_dict(kept["network"])
@@ -74,9 +74,9 @@ class Training:
             for optimizer, state in zip(optimizers, kept["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             self.step = kept["step"]
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group.setdefault("full_lr", group["lr"])
+        for optimizer, full in zip(optimizers, rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, full, strict=True):
+                group["full_lr"] = rate  # of this call, not of the checkpoint
         self.first, self.started, self.sums, self.count = self.step, time.time(), {}, 0
 
     def run(self, losses: Callable[[float], tuple[Tensor, dict]], rank: int = 0, seed: int = 0) -> None:

@@ -1,0 +1,199 @@
+"""VPT, VLP and DPT against open_clip itself, and the parameter counts of the paper's Table VI."""
+
+import open_clip
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, normalize
+
+import vpkit
+from vpkit import ClassAwareTokens, ContextPrompt, DualPromptClassifier, TokenPrompt, class_aware_loss
+from vpkit.frozen_clip import FrozenCLIP
+from vpkit.own_clip import convolutional_stem
+
+TEXT = {"context_length": 28, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+SMALL = {
+    "embed_dim": 24,
+    "vision_cfg": {"layers": 3, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32},
+    "text_cfg": TEXT,
+}
+NAMES = ("cat", "dog", "cow", "sheep")
+
+
+@pytest.fixture(scope="module")
+def clip():
+    torch.manual_seed(0)
+    network = open_clip.CLIP(**SMALL)
+    network.visual.conv1 = convolutional_stem(width=32, patch_size=8)  # as tiny-vit
+    return FrozenCLIP(network)
+
+
+@pytest.fixture(scope="module")
+def vit_b32():
+    torch.manual_seed(0)
+    return FrozenCLIP(open_clip.create_model("ViT-B-32", pretrained=None, force_quick_gelu=True))
+
+
+def dpt(clip, candidates=2, block=3, **options):
+    torch.manual_seed(1)
+    width = clip.network.visual.positional_embedding.shape[1]
+    aware = ClassAwareTokens(clip.embed_dim, width, len(NAMES))
+    tokens = TokenPrompt(clip, 2, class_aware={block: aware})
+    written = clip.encode_text([f"a photo of a {name}." for name in NAMES])
+    return DualPromptClassifier(clip, tokens, written, ContextPrompt(clip, NAMES, 3), candidates, **options)
+
+
+def test_no_tokens_is_open_clip(clip):
+    images = torch.rand(3, 3, 32, 32)
+    assert torch.allclose(TokenPrompt(clip, 0)(images).features, clip.encode_image(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["ViT-B-32", "ViT-B-16"])
+def test_no_tokens_is_open_clip_on_the_papers_models(architecture):
+    """Also the guard of the internals of open_clip that `TokenPrompt` leans on: `_embeds`, resblocks, `_pool`."""
+    torch.manual_seed(0)
+    network = open_clip.create_model(architecture, pretrained=None, force_quick_gelu=True).eval()
+    clip, images = FrozenCLIP(network), torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = network.encode_image((images - clip.mean[:, None, None]) / clip.std[:, None, None], normalize=True)
+        assert torch.allclose(TokenPrompt(clip, 0)(images).features, expected, atol=1e-5)
+
+
+def test_deep_tokens_are_thrown_away_and_shallow_ones_are_not(clip):
+    lengths = []
+    handles = [
+        block.register_forward_hook(lambda _, given, made: lengths.append((given[0].shape[1], made.shape[1])))
+        for block in clip.network.visual.transformer.resblocks
+    ]
+    TokenPrompt(clip, 5)(torch.rand(1, 3, 32, 32))
+    TokenPrompt(clip, 5, deep=False)(torch.rand(1, 3, 32, 32))
+    for handle in handles:
+        handle.remove()
+    assert lengths == [(22, 22)] * 6  # 17 tokens and 5 more
+    deep, shallow = TokenPrompt(clip, 5), TokenPrompt(clip, 5, deep=False)
+    assert vpkit.count_parameters(deep) == 3 * 5 * 32
+    assert vpkit.count_parameters(shallow) == 5 * 32
+
+
+def test_table_vi_of_the_paper(vit_b32):
+    """VPT 92,160 and 1,105,920; VLP 100,352; DPT 1,136,384 without its auxiliary classifier."""
+    count = vpkit.count_parameters
+    vpt, long_vpt = TokenPrompt(vit_b32, 10), TokenPrompt(vit_b32, 120)
+    text = ContextPrompt(vit_b32, NAMES, 16)
+    aware = ClassAwareTokens(512, 768, len(NAMES))
+    tokens = TokenPrompt(vit_b32, 10, class_aware={12: aware})
+    assert count(vpt) == 92_160
+    assert count(long_vpt) == 1_105_920
+    assert count(vpt) + count(text) == 100_352
+    assert count(tokens) + count(text) - count(aware.classifier) == 1_136_384
+
+
+def test_the_order_of_candidates_does_not_matter_to_the_image(clip):
+    model = dpt(clip)
+    images, raw = torch.rand(2, 3, 32, 32), model.text(unit=False)
+    first = model.tokens(images, raw[torch.tensor([[0, 2], [1, 3]])])
+    second = model.tokens(images, raw[torch.tensor([[2, 0], [3, 1]])])
+    assert torch.allclose(first.features, second.features, atol=1e-5)
+    assert torch.allclose(first.class_logits[0], second.class_logits[0].flip(1), atol=1e-5)
+
+
+def test_attention_of_one_candidate_is_written_out(clip):
+    torch.manual_seed(0)
+    aware, hidden, query = ClassAwareTokens(24, 32, 4), torch.randn(2, 17, 32), torch.randn(2, 1, 24)
+    keys = torch.cat([hidden, aware.bank.expand(2, -1, -1)], 1)
+    asked = aware.query(query)
+    weights = torch.softmax(aware.to_query(asked) @ aware.to_key(keys).mT / 32**0.5, -1)
+    assert torch.allclose(weights.sum(-1), torch.ones(2, 1))
+    found = weights @ aware.to_value(keys)
+    made = aware(hidden, query)
+    assert torch.allclose(made.tokens, aware.token_norm(found + asked), atol=1e-5)
+    assert torch.allclose(made.class_logits, aware.classifier(aware.class_norm(found)), atol=1e-5)
+
+
+def test_gradients_stop_at_the_keys_but_reach_text_and_tokens(clip):
+    model = dpt(clip)
+    hidden = torch.randn(1, 17, 32, requires_grad=True)
+    aware = model.tokens.class_aware[0]
+    aware(hidden, torch.randn(1, 2, 24)).tokens.sum().backward()
+    assert hidden.grad is None
+    model.zero_grad()
+    model.loss(torch.rand(4, 3, 32, 32), torch.arange(4))[0].backward()
+    assert model.text.context.grad.abs().sum() > 0
+    assert all(token.grad.abs().sum() > 0 for token in model.tokens.tokens.values())
+    assert aware.bank.grad.abs().sum() > 0
+    assert all(p.grad is None for p in clip.parameters())
+
+
+def test_the_auxiliary_loss_counts_only_rows_with_the_true_class():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 2, 4, requires_grad=True)
+    chosen, labels = torch.tensor([[0, 1], [2, 3], [1, 0]]), torch.tensor([1, 0, 1])
+    expected = cross_entropy(logits[[0, 2], [1, 0]], torch.tensor([1, 1]))
+    assert torch.allclose(class_aware_loss(logits, chosen, labels), expected)
+    none = class_aware_loss(logits, chosen, torch.tensor([3, 1, 2]))
+    assert none.item() == 0  # and not NaN
+    none.backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_both_losses_are_those_of_the_paper(clip):
+    model, images, labels = dpt(clip, candidates=9, alpha=0.3, beta=0.1), torch.rand(4, 3, 32, 32), torch.arange(4)
+    assert model.candidates == 4  # cut to the classes there are
+    model.train()
+    text, scale = model.text(), clip.logit_scale
+    plain = clip.encode_image(images)
+    chosen = (plain @ model.written.T).topk(4, dim=1).indices
+    features, class_logits = model.tokens(images, model.text(unit=False)[chosen])
+    main = cross_entropy(scale * features @ text.T, labels)
+    aware = class_aware_loss(class_logits[0], chosen, labels)
+    assert torch.allclose(model.loss(images, labels)[0], main + 0.3 * aware, atol=1e-5)
+    model.guided = True
+    coop = cross_entropy(scale * plain @ text.T, labels)
+    vpt = cross_entropy(scale * features @ model.written.T, labels)
+    assert torch.allclose(model.loss(images, labels)[0], coop + vpt + 0.1 * main + 0.3 * aware, atol=1e-5)
+    logits = model.loss(images, labels)[1]
+    assert torch.allclose(logits, scale * features @ text.T, atol=1e-5)  # predictions are of the full model
+
+
+def test_vpt_and_vlp_are_dpt_without_parts(clip):
+    images = torch.rand(2, 3, 32, 32)
+    written = clip.encode_text([f"a photo of a {name}." for name in NAMES])
+    tokens = TokenPrompt(clip, 2)
+    vpt = DualPromptClassifier(clip, tokens, written)
+    features = normalize(tokens(images).features, dim=1)
+    assert torch.allclose(vpt(images), clip.logit_scale * features @ written.T, atol=1e-5)
+    text = ContextPrompt(clip, NAMES, 3)
+    vlp = DualPromptClassifier(clip, tokens, written, text)
+    assert torch.allclose(vlp(images), clip.logit_scale * features @ text().T, atol=1e-5)
+
+
+def test_shared_weights_count_once(clip):
+    aware = ClassAwareTokens(24, 32, 4)
+    one, two = (TokenPrompt(clip, 2, class_aware=dict.fromkeys(blocks, aware)) for blocks in ((3,), (2, 3)))
+    assert vpkit.count_parameters(one) - vpkit.count_parameters(two) == 2 * 32  # one block's own tokens
+
+
+def resnet():
+    return FrozenCLIP(
+        open_clip.CLIP(
+            24,
+            {"layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "image_size": 32, "patch_size": None},
+            TEXT,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda clip: TokenPrompt(resnet()), "is a ModifiedResNet: tokens need a transformer"),
+        (lambda clip: TokenPrompt(clip, 65), "expected 0..64 tokens"),
+        (lambda clip: TokenPrompt(clip, class_aware={4: ClassAwareTokens(24, 32, 4)}), "has blocks 1..3"),
+        (lambda clip: TokenPrompt(clip, class_aware={0: ClassAwareTokens(24, 32, 4)}), "has blocks 1..3"),
+        (lambda clip: TokenPrompt(clip, deep=False, class_aware={3: ClassAwareTokens(24, 32, 4)}), "deep=True"),
+        (lambda clip: dpt(clip, candidates=0), "at least 1 class-aware token"),
+        (lambda clip: DualPromptClassifier(clip, dpt(clip).tokens, torch.rand(4, 24)), "give text="),
+    ],
+)
+def test_what_cannot_be_prompted(clip, action, message):
+    with pytest.raises(ValueError, match=message):
+        action(clip)

@@ -1,0 +1,106 @@
+"""VPT, VLP and DPT as one classifier: learned text, learned tokens, class-aware tokens."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from vpkit.context_prompts import ContextPrompt
+from vpkit.frozen_clip import FrozenCLIP
+from vpkit.visual_tokens import TokenPrompt
+
+__all__ = ["DualPromptClassifier", "class_aware_loss"]
+
+
+class DualPromptClassifier(nn.Module):
+    """Images to logits through prompts on both sides of a frozen CLIP.
+
+    VPT: tokens and hand-written text. VLP: tokens and learned text. DPT: VLP with class-aware blocks in the tokens.
+
+    Args:
+        clip: the frozen model; used, not owned.
+        tokens: `TokenPrompt`, with or without class-aware blocks.
+        written: (T, D) unit features of the hand-written sentences: zero-shot CLIP, computed once.
+        text: `ContextPrompt`; None keeps the hand-written text (VPT).
+        candidates: number K_N of classes that get a token of their own, cut to T.
+        alpha: weight of the auxiliary loss.
+        beta: weight of the main loss while `guided`.
+
+    Attributes:
+        guided: the knowledge-guided warm-up (Eq. 12) in place of Eq. 11; set it from `before_epoch`.
+
+    Raises:
+        ValueError: fewer than one candidate, or class-aware blocks without learned text.
+
+    Source: Xing et al. 2023, Eqs. 8 to 12. Explained in chapter 6.
+    """
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        tokens: TokenPrompt,
+        written: Tensor,
+        text: ContextPrompt | None = None,
+        candidates: int = 10,
+        alpha: float = 0.3,
+        beta: float = 0.1,
+    ):
+        super().__init__()
+        if candidates < 1:
+            raise ValueError(f"candidates={candidates}: expected at least 1 class-aware token")
+        if len(tokens.class_aware) and text is None:
+            raise ValueError("class-aware tokens are made from learned text features: give text= a ContextPrompt")
+        object.__setattr__(self, "_clip", clip)
+        self.tokens, self.text = tokens, text
+        self.candidates, self.alpha, self.beta, self.guided = min(candidates, len(written)), alpha, beta, False
+        self.register_buffer("written", written, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._logits(*self._features(images)[:2])
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 11, or Eq. 12 while guided; and the logits of the full model."""
+        features, text, class_logits, chosen, plain = self._features(images)
+        logits = self._logits(features, text)
+        loss = cross_entropy(logits, labels)
+        if self.guided and self.text is not None and self.training:
+            by_text = cross_entropy(self._logits(self._plain(images) if plain is None else plain, text), labels)
+            by_tokens = cross_entropy(self._logits(features, self.written), labels)
+            loss = by_text + by_tokens + self.beta * loss
+        for found in class_logits:
+            loss = loss + self.alpha * class_aware_loss(found, chosen, labels)
+        return loss, logits
+
+    def _features(self, images: Tensor):
+        if self.text is None:
+            return self.tokens(images).features, self.written, [], None, None
+        raw = self.text(unit=False)  # (T, D); CAVPT takes them as they are
+        text = nn.functional.normalize(raw, dim=-1)
+        if not len(self.tokens.class_aware):
+            return self.tokens(images).features, text, [], None, None
+        plain = self._plain(images)
+        chosen = (plain @ self.written.T).topk(self.candidates, dim=1).indices  # (B, K_N)
+        prompted = self.tokens(images, raw[chosen])
+        return prompted.features, text, prompted.class_logits, chosen, plain
+
+    @torch.no_grad()
+    def _plain(self, images: Tensor) -> Tensor:
+        return self._clip.encode_image(images)
+
+    def _logits(self, features: Tensor, text: Tensor) -> Tensor:
+        return self._clip.logit_scale * features @ text.T
+
+
+def class_aware_loss(class_logits: Tensor, chosen: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the tokens made for the true class; 0 if no image has one.
+
+    Args:
+        class_logits: (B, K, T) from a class-aware block.
+        chosen: (B, K) candidate classes.
+        labels: (B,).
+
+    Source: Xing et al. 2023, Eq. 8, over the rows that have the true class (released code).
+    """
+    image, token = torch.where(chosen == labels[:, None])
+    if len(image) == 0:
+        return class_logits.sum() * 0.0  # keeps the graph: an empty mean would be NaN
+    return cross_entropy(class_logits[image, token], labels[image])
