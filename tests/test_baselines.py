@@ -86,3 +86,10 @@ def test_a_head_that_is_a_convolution_is_replaced_too():
     tuned = FineTuned(model, 5)
     assert tuned(torch.rand(2, 3, 16, 16)).shape == (2, 5)
     assert vpkit.count_parameters(tuned) == 3 * 8 * 9 + 8 + 8 * 5 + 5
+
+
+def test_fine_tuning_may_start_from_the_head_there_is(model):
+    """As of zero-shot CLIP: before a step both give the same logits."""
+    tuned, images = FineTuned(model, None).eval(), torch.rand(3, 3, 16, 16)
+    assert torch.allclose(tuned(images), model(images))
+    assert vpkit.count_parameters(tuned) == sum(p.numel() for p in model.parameters())

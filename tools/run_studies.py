@@ -26,6 +26,7 @@ SEEDS = (0, 1, 2)
 _MNIST = {"dataset": "mnist5k", "image_size": 48, "canvas_size": 96}
 _TEXTILE = {"dataset": "textile", "image_size": 80, "canvas_size": 112}
 _TEMPLATES = ["padding", "fixed patch", "random patch"]  # one pixel has one size
+_WORDINGS = ("a pixelated photo of a {}.", "a sketch of a {}.", "{}")
 _GROWTH = ["FLM", "ILM soft + Hungarian"]  # beside ILM itself
 _FEWER = ["ILM soft", "ILM soft + Hungarian", "BLM+", "linear mapping", "full fine-tuning"]
 STUDIES = {
@@ -47,6 +48,18 @@ STUDIES = {
             {"methods": ["FLM"], "dataset": "mnist5k", "image_size": 28, "canvas_size": 96},  # not enlarged
         )
         for seed in SEEDS
+    ],
+    "04_clip_template_mapping": [
+        point | {"seed": seed}
+        for seed in SEEDS
+        for point in (
+            {"dataset": "icons"},
+            {"dataset": "mnist5k"},
+            {"dataset": "textile"},
+            *({"dataset": f"icons:{style}", "methods": ["VP+TP"]} for style in ("sketch", "inverted", "noisy")),
+            *({"template": template, "methods": ["VP+TP"]} for template in _WORDINGS),
+            *({"prompt_size": size, "methods": ["VP+TP"]} for size in (3, 24)),
+        )
     ],
 }
 

@@ -4,6 +4,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
+from vpkit.clip_models import CLIP_MODELS
 from vpkit.datasets import DATASETS
 from vpkit.frozen_models import FROZEN_MODELS
 
@@ -30,6 +31,14 @@ class FrozenModelTable(Directive):
         return _table(self, ("name", "source classes", "side", "offline", "trained on; weights"), rows)
 
 
+class ClipModelTable(Directive):
+    """A row per entry of `vpkit.CLIP_MODELS`."""
+
+    def run(self):
+        rows = [(f"`{name}`", f"`{target}`", about) for name, (target, about) in CLIP_MODELS.items()]
+        return _table(self, ("name", "weights", "what it is"), rows)
+
+
 def _table(directive, header, rows):
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
@@ -41,4 +50,5 @@ def _table(directive, header, rows):
 def setup(app):
     app.add_directive("dataset-table", DatasetTable)
     app.add_directive("frozen-model-table", FrozenModelTable)
+    app.add_directive("clip-model-table", ClipModelTable)
     return {"parallel_read_safe": True}

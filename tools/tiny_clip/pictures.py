@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, max_pool2d, pad
 
-KINDS = {"emoji": 0.20, "symbol": 0.27, "clipart": 0.08, "shape": 0.03, "photo": 0.14, "word": 0.28}
+KINDS = {"emoji": 0.14, "symbol": 0.17, "clipart": 0.07, "shape": 0.02, "photo": 0.34, "word": 0.26}
 EASY_KINDS = {"emoji": 0.15, "symbol": 0.17, "clipart": 0.0, "shape": 0.03, "photo": 0.1, "word": 0.55}
 MASK = 12  # side of the drawing's own silhouette, which the features must hold
 

@@ -20,7 +20,7 @@ def prepare(data: Path, folder: Path) -> tuple[Banks, list[str], list[str]]:
     names, reading = kept["names"], kept["reading"]
     weight = torch.ones(len(names))
     photos = kept["photos"][1].unique()
-    weight[[names.index(name) for name in ICONS if name in names]] = 12.0  # symbols the book asks for
+    weight[[names.index(name) for name in ICONS if name in names]] = 4.0  # symbols the book asks for
     weight[photos] = torch.maximum(weight[photos], torch.tensor(4.0))
     return Banks(kept["drawings"], kept["photos"], kept["words"], weight), names, reading
 
