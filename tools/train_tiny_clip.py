@@ -2,6 +2,7 @@
 
     python tools/train_tiny_clip.py tower --data DIR   # image tower, as a classifier over every name and style
     python tools/train_tiny_clip.py text               # text tower, on the class vectors of the image tower
+    python tools/train_tiny_clip.py joint --data DIR   # image tower again, against the sentences themselves
     python tools/train_tiny_clip.py vit --data DIR     # tiny-vit, distilled from tiny
     python tools/train_tiny_clip.py export --data DIR  # fp16 safetensors into vpkit/data/clip/
 
@@ -20,10 +21,16 @@ from pathlib import Path
 
 import torch
 from tiny_clip.optimize import Muon, Training, averaged_weights, start_worker
-from tiny_clip.pictures import MASK, STYLE_NAMES, STYLES, compose, style_of
+from tiny_clip.pictures import MASK, STYLE_NAMES, STYLES, compose, style_of, with_strip
 from tiny_clip.prepare import prepare
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, cross_entropy, normalize
+from torch.nn.functional import (
+    adaptive_avg_pool2d,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    normalize,
+    softplus,
+)
 
 from vpkit import clip_templates, fill_templates
 from vpkit.frozen_clip import encode_embedded
@@ -190,6 +197,80 @@ def load_tower(folder: Path) -> tuple[Tower, list[str]]:
     return tower.eval(), names
 
 
+def train_joint(args) -> None:
+    """The image tower is tuned against a memory of sentences, every name in every style; the text tower rests."""
+    prepare(args.data, args.folder)
+    (args.folder / "rendezvous").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(joint_worker, (args,), nprocs=args.workers)
+
+
+@torch.no_grad()
+def sentences_in_memory(model: nn.Module, names: list[str]) -> Tensor:
+    """Features (styles, C, D) of one sentence for each name in each style."""
+    import open_clip
+
+    tokenizer = open_clip.tokenizer.SimpleTokenizer(context_length=TEXT["context_length"])
+    asking = [next(t for t in clip_templates() if style_of(t) == style) for style in STYLE_NAMES]
+    tokens = tokenizer(fill_templates(asking, names))
+    parts = [encode_embedded(model, model.token_embedding(part), part.argmax(1)) for part in tokens.split(1024)]
+    return torch.cat(parts).view(len(asking), len(names), -1)
+
+
+def joint_worker(rank: int, args) -> None:
+    import open_clip
+
+    keep_freed_memory()
+    start_worker(rank, args.workers, args.folder)
+    banks, names, _ = prepare(args.data, args.folder)
+    model = open_clip.CLIP(**CONFIG)
+    model.load_state_dict(torch.load(args.folder / "tiny.pt", weights_only=True)["model"])
+    memory, visual = sentences_in_memory(model, names), model.visual.to(memory_format=torch.channels_last)
+    scale = model.logit_scale.detach().exp()
+    filters = [p for p in visual.parameters() if p.ndim == 4]
+    others = [p for p in visual.parameters() if p.ndim != 4]
+    optimizers = [Muon(filters, args.lr * 5), torch.optim.AdamW(others, args.lr / 5, weight_decay=0.0)]
+
+    def losses(progress: float) -> tuple[Tensor, dict]:
+        shown, bare = compose(banks, args.batch), compose(banks, args.batch // 2, hardness=0.3)
+        own = banks.word_of(bare.concepts[:, 0])
+        rows = torch.where((own >= 0) & ~bare.worded)[0]
+        named = with_strip(bare.images[rows], banks.words[0][own[rows]].float() / 255).clamp(0, 1)
+        images = torch.cat([shown.images, bare.images[rows], named])
+        with torch.autocast("cpu", torch.bfloat16):
+            features = visual(((images - MEAN[0]) / STD[0]).to(memory_format=torch.channels_last))
+        features = normalize(features.float(), dim=1)
+        seen, plain, pasted = features.split([len(shown.images), len(rows), len(rows)])
+        one, two = shown.concepts.T
+        named_loss = 0.0
+        for style in shown.styles.unique():
+            mine = shown.styles == style
+            by_name = scale * seen[mine] @ memory[style].T
+            for concept in (one, two):
+                named_loss = named_loss + 0.5 * cross_entropy(by_name, concept[mine], reduction="sum")
+        named_loss = named_loss / len(seen)
+        by_style = scale * torch.einsum("bd,sbd->bs", seen, memory[:, one])
+        plain_words = ~shown.worded
+        style_loss = cross_entropy(by_style[plain_words], shown.styles[plain_words])
+        # A picture with its own name on it is nearer to the sentence than the picture alone.
+        target = memory[0, bare.concepts[rows, 0]]
+        gain = ((pasted - plain) * target).sum(1)
+        raised = softplus(20 * (0.05 - gain)).mean()
+        values = {"loss": named_loss, "style": style_loss, "raised": (gain > 0).float().mean()}
+        return named_loss + 0.3 * style_loss + raised, values
+
+    Training(visual, optimizers, args.folder / "joint.pt", args.steps).run(losses, rank, args.seed)
+
+
+def image_tower(folder: Path) -> nn.Module:
+    """The image tower of `tiny` as far as it is trained."""
+    import open_clip
+
+    visual = open_clip.CLIP(**CONFIG).visual
+    joint = folder / "joint.pt"
+    visual.load_state_dict(averaged_weights(joint) if joint.exists() else load_tower(folder)[0].visual.state_dict())
+    return visual.eval()
+
+
 def train_vit(args) -> None:
     """`tiny-vit` learns to give the features of `tiny` on pictures composed as before."""
     prepare(args.data, args.folder)
@@ -203,15 +284,14 @@ def vit_worker(rank: int, args) -> None:
     keep_freed_memory()
     start_worker(rank, args.workers, args.folder)
     banks, *_ = prepare(args.data, args.folder)
-    tower, _ = load_tower(args.folder)
-    teacher = tower.visual.to(memory_format=torch.channels_last)
+    teacher = image_tower(args.folder).to(memory_format=torch.channels_last)
     torch.manual_seed(args.seed)
     model = open_clip.CLIP(**VIT_CONFIG)
     model.visual.conv1 = convolutional_stem(**STEM)
     student = model.visual
 
     def losses(progress: float) -> tuple[Tensor, dict]:
-        shown = compose(banks, args.batch, hardness=min(1.0, 2 * progress))
+        shown = compose(banks, args.batch, hardness=min(1.0, 0.7 + progress))
         images = ((shown.images - MEAN[0]) / STD[0]).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
@@ -222,8 +302,12 @@ def vit_worker(rank: int, args) -> None:
         near = cosine.diagonal().mean()
         return 1 - near + 0.2 * cross_entropy(20 * cosine, torch.arange(len(images))), {"cosine": near}
 
-    optimizer = torch.optim.AdamW(student.parameters(), args.lr, weight_decay=0.05)
-    Training(student, [optimizer], args.folder / "vit.pt", args.steps).run(losses, rank, args.seed)
+    # torch's Muon (from 2.9 on) for the matrices of the blocks, AdamW for everything else.
+    matrices = [p for name, p in student.named_parameters() if "resblocks" in name and p.ndim == 2]
+    others = [p for name, p in student.named_parameters() if not ("resblocks" in name and p.ndim == 2)]
+    muon = torch.optim.Muon(matrices, lr=2 * args.lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    optimizers = [muon, torch.optim.AdamW(others, args.lr, weight_decay=0.05)]
+    Training(student, optimizers, args.folder / "vit.pt", args.steps).run(losses, rank, args.seed)
 
 
 @torch.no_grad()
@@ -241,6 +325,7 @@ def export(args) -> None:
     kept = torch.load(args.folder / "tiny.pt", weights_only=True)
     model = open_clip.CLIP(**CONFIG)
     model.load_state_dict(kept["model"])
+    model.visual = image_tower(args.folder)
     banks, *_ = prepare(args.data, args.folder)
     torch.manual_seed(args.seed)
     reference = features_of(model, banks)
@@ -255,16 +340,17 @@ def export(args) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["tower", "text", "vit", "export"])
+    parser.add_argument("stage", choices=["tower", "text", "joint", "vit", "export"])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("_build/tiny_clip"), help="banks and checkpoints")
-    parser.add_argument("--steps", type=int, help="default: 5000 for the tower, 1500 for the text, 3000 for the ViT")
+    parser.add_argument("--steps", type=int, help="default: tower 4500, text 1600, joint 300, vit 3000")
     parser.add_argument("--batch", type=int, default=192, help="of each process")
     parser.add_argument("--workers", type=int, default=2, help="processes that train an image tower")
-    parser.add_argument("--lr", type=float, help="default: 0.05 for the tower (Muon), 1e-3 for the others")
+    parser.add_argument("--lr", type=float, help="default: 0.03 for the tower (Muon), 1e-3 for the others")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    args.steps = args.steps or {"tower": 5000, "text": 1500, "vit": 3000, "export": 0}[args.stage]
-    args.lr = args.lr or (0.05 if args.stage == "tower" else 1e-3)
+    args.steps = args.steps or {"tower": 4500, "text": 1600, "joint": 300, "vit": 3000, "export": 0}[args.stage]
+    args.lr = args.lr or (0.03 if args.stage == "tower" else 1e-3)
     keep_freed_memory()
-    {"tower": train_tower, "text": train_text, "vit": train_vit, "export": export}[args.stage](args)
+    stages = {"tower": train_tower, "text": train_text, "joint": train_joint, "vit": train_vit, "export": export}
+    stages[args.stage](args)
