@@ -127,3 +127,27 @@ def test_what_the_chapters_claim_holds_in_the_stored_studies():
     assert three["mean"]["ILM soft + Hungarian"] > three["mean"]["ILM"]
     assert three["min"]["BLM+"] > three["mean"]["BLM"] > three["mean"]["ILM"]
     assert (three["count"] == 3).all()
+
+
+def test_the_prompts_of_a_study_are_those_it_learned():
+    name, prompt = "04_clip_template_mapping", PadPrompt(96, 12, scale=0.25)
+    found = vpkit.study_prompts(name, prompt)
+    assert {"icons", "mnist5k", "textile"} <= set(found)
+    pictures = torch.stack([learned.picture() for learned in found.values()])
+    assert pictures.std() > 0.05
+    assert not torch.equal(pictures[0], pictures[1])
+    with pytest.raises(FileNotFoundError, match="stored no prompts"):
+        vpkit.study_prompts("02_label_mapping", prompt)
+    with pytest.raises(ValueError, match="not PadPrompt"):
+        vpkit.study_prompts(name, PadPrompt(96, 13))
+
+
+def test_what_chapter_4_claims_holds_in_its_study():
+    study = vpkit.load_study("04_clip_template_mapping").query("prompt_size == 12 and template.str.startswith('This')")
+    mean = study.pivot_table(index="dataset", columns="method", values="test_accuracy")
+    assert mean["VP+TP"]["mnist5k"] >= mean["zero-shot"]["mnist5k"] + 0.20
+    assert mean["VP+TP"]["icons:inverted"] >= mean["zero-shot"]["icons:inverted"] + 0.20
+    icons = study.query("dataset == 'icons'").pivot_table(index="seed", columns="method", values="test_accuracy")
+    assert (icons["VP+TP+LM"] > icons["VP+TP"]).all()
+    assert (icons["VP+TP"] >= icons["zero-shot"]).all()
+    assert (study.groupby(["dataset", "method"])["seed"].nunique() == 3).all()

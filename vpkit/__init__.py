@@ -21,9 +21,10 @@ from vpkit.label_mapping import (
     random_mapping,
 )
 from vpkit.name_selection import Reselected, hard_negatives, harmonic_mean, min_max_loss, reselect
+from vpkit.pasted_features import PastedFeatures
 from vpkit.pixel_prompts import ExpandPrompt, PadPrompt, PatchPrompt
 from vpkit.prompt_files import load_prompt, save_prompt, study_prompts
-from vpkit.rendered_names import PastedFeatures, paste, render_class_names, strip_tops
+from vpkit.rendered_names import paste, render_class_names, strip_tops
 from vpkit.results import History, load_paper_results, load_runs, load_study, save_run
 from vpkit.schedules import constant_then_cosine, cosine, multistep, warmup_cosine
 from vpkit.session import save_table, start

@@ -1,6 +1,6 @@
-"""Class names as pictures (LoGoPrompt): rendered on strips, pasted on images, their features kept."""
+"""Class names as pictures (LoGoPrompt): rendered on strips and pasted on images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["PastedFeatures", "paste", "render_class_names", "strip_tops"]
+__all__ = ["paste", "render_class_names", "strip_tops"]
 
 CONTRAST = 4.5  # WCAG 2 calls text legible from this ratio of luminances on
 SMALLEST = 5  # pixels from the top of a line of type to its bottom; smaller, no letter can be told from another
@@ -92,50 +92,6 @@ def paste(images: Tensor, strips: Tensor, top: Tensor) -> Tensor:
     rows = top.to(images.device)[:, None] + torch.arange(height, device=images.device)  # (B, h)
     moved = strips.to(images).permute(0, 2, 3, 1)  # (B, h, W, 3)
     return images.permute(0, 2, 3, 1).index_put((each, rows), moved).permute(0, 3, 1, 2)
-
-
-class PastedFeatures:
-    """Features of image i with the name of class c pasted on it, computed when first asked for and then kept.
-
-    With frozen strips, fixed locations and no augmentation these never change, so training touches only text.
-
-    Args:
-        encode: (B, 3, H, W) in [0, 1] to (B, D), such as `clip.encode_image`.
-        images: (N, 3, H, W) uint8.
-        strips: (T, 3, h, W) uint8, from `render_class_names`.
-        tops: (N,) row of the strip on each image.
-        batch_size: pasted images encoded at a time.
-
-    Attributes:
-        encoded: how many pairs have been computed.
-    """
-
-    def __init__(
-        self, encode: Callable[[Tensor], Tensor], images: Tensor, strips: Tensor, tops: Tensor, batch_size: int = 64
-    ):
-        self.encode, self.images, self.strips, self.tops, self.batch_size = encode, images, strips, tops, batch_size
-        self.known: dict[int, Tensor] = {}  # image * T + class: its row of `features`
-        self.row = torch.full((len(images) * len(strips),), -1, dtype=torch.int64)
-        self.features: list[Tensor] = []
-
-    @property
-    def encoded(self) -> int:
-        return int((self.row >= 0).sum())
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
-        """Indices of images (B,) and classes (B, K) to features (B, K, D)."""
-        wanted = (image[:, None] * len(self.strips) + target).cpu()
-        missing = wanted.unique()
-        missing = missing[self.row[missing] < 0]
-        for part in missing.split(self.batch_size):
-            i, c = part // len(self.strips), part % len(self.strips)
-            pasted = paste(self.images[i].float() / 255, self.strips[c], self.tops[i])
-            self.row[part] = torch.arange(len(part)) + sum(map(len, self.features))
-            self.features.append(self.encode(pasted))
-        if len(self.features) > 1:
-            self.features = [torch.cat(self.features)]
-        return self.features[0][self.row[wanted].to(self.features[0].device)]
 
 
 def _default_font() -> Path:

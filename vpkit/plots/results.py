@@ -116,8 +116,8 @@ def plot_gain_against(tables: dict, label: str):
         sns.scatterplot(rows, x=x, y="gain", hue=label, ax=axis)
         axis.axhline(0, **CHANCE)
         axis.set(xlabel=x.replace("_", " "))
-        axis.yaxis.set_major_formatter("{x:+.0%}")
+        axis.yaxis.set_major_formatter("{x:+.1%}")
         if rows[x].between(0, 1).all():
-            axis.xaxis.set_major_formatter("{x:.0%}")
+            axis.xaxis.set_major_formatter("{x:.1%}")
         axis.legend(fontsize=6)
     return finished(figure)
