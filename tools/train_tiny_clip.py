@@ -295,7 +295,7 @@ def vit_worker(rank: int, args) -> None:
 
     def losses(progress: float) -> tuple[Tensor, dict]:
         # Half of the patches are enough for most of the way, and twice as fast (Li et al. 2023).
-        student.patch_dropout.prob = 0.5 if progress < 0.75 else 0.0
+        student.patch_dropout.prob = 0.5 if progress < 0.9 else 0.0
         shown = compose(banks, args.batch, hardness=min(1.0, 0.7 + progress))
         images = ((shown.images - MEAN[0]) / STD[0]).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
