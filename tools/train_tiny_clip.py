@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import torch
-from tiny_clip.optimize import Muon, Training, averaged_weights, start_worker
+from tiny_clip.optimize import Muon, Training, averaged_weights, in_workers, start_worker
 from tiny_clip.pictures import MASK, STYLE_NAMES, STYLES, compose, style_of, with_strip
 from tiny_clip.prepare import prepare
 from torch import Tensor, nn
@@ -102,14 +102,8 @@ def letters_of(names: list[str]) -> Tensor:
     return torch.tensor([[ord(c) - 96 if "a" <= c <= "z" else 0 for c in name] for name in padded])
 
 
-def train_tower(args) -> None:
-    prepare(args.data, args.folder)
-    (args.folder / "rendezvous").unlink(missing_ok=True)
-    torch.multiprocessing.spawn(tower_worker, (args,), nprocs=args.workers)
-
-
-def tower_worker(rank: int, args) -> None:
-    keep_freed_memory()
+def train_tower(rank: int, args) -> None:
+    """The image tower as a classifier over every name and style."""
     start_worker(rank, args.workers, args.folder)
     banks, names, reading = prepare(args.data, args.folder)
     sized = {SMALL: banks.resized(SMALL), SIDE: banks}
@@ -201,13 +195,6 @@ def load_tower(folder: Path) -> tuple[Tower, list[str]]:
     return tower.eval(), names
 
 
-def train_joint(args) -> None:
-    """The image tower is tuned against a memory of sentences, every name in every style; the text tower rests."""
-    prepare(args.data, args.folder)
-    (args.folder / "rendezvous").unlink(missing_ok=True)
-    torch.multiprocessing.spawn(joint_worker, (args,), nprocs=args.workers)
-
-
 @torch.no_grad()
 def sentences_in_memory(model: nn.Module, names: list[str]) -> Tensor:
     """Features (styles, C, D) of one sentence for each name in each style."""
@@ -220,10 +207,10 @@ def sentences_in_memory(model: nn.Module, names: list[str]) -> Tensor:
     return torch.cat(parts).view(len(asking), len(names), -1)
 
 
-def joint_worker(rank: int, args) -> None:
+def train_joint(rank: int, args) -> None:
+    """The image tower is tuned against a memory of sentences, every name in every style; the text tower rests."""
     import open_clip
 
-    keep_freed_memory()
     start_worker(rank, args.workers, args.folder)
     banks, names, _ = prepare(args.data, args.folder)
     model = open_clip.CLIP(**CONFIG)
@@ -272,18 +259,11 @@ def image_tower(folder: Path) -> nn.Module:
     return visual.eval()
 
 
-def train_vit(args) -> None:
+def train_vit(rank: int, args) -> None:
     """`tiny-vit` learns to give the features of `tiny` on pictures composed as before."""
-    prepare(args.data, args.folder)
-    (args.folder / "rendezvous").unlink(missing_ok=True)
-    torch.multiprocessing.spawn(vit_worker, (args,), nprocs=args.workers)
-
-
-def vit_worker(rank: int, args) -> None:
     import open_clip
     from open_clip.transformer import PatchDropout
 
-    keep_freed_memory()
     start_worker(rank, args.workers, args.folder)
     banks, *_ = prepare(args.data, args.folder)
     teacher = image_tower(args.folder).to(memory_format=torch.channels_last)
@@ -357,5 +337,7 @@ if __name__ == "__main__":
     args.steps = args.steps or {"tower": 4500, "text": 1600, "joint": 300, "vit": 3000, "export": 0}[args.stage]
     args.lr = args.lr or {"tower": 0.03, "joint": 0.005}.get(args.stage, 1e-3)
     keep_freed_memory()
-    stages = {"tower": train_tower, "text": train_text, "joint": train_joint, "vit": train_vit, "export": export}
-    stages[args.stage](args)
+    if args.stage in ("tower", "joint", "vit"):
+        in_workers({"tower": train_tower, "joint": train_joint, "vit": train_vit}[args.stage], args)
+    else:
+        {"text": train_text, "export": export}[args.stage](args)

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from vpkit.frozen_clip import FrozenCLIP
+from vpkit.text_prompts import check_class_names
 
 __all__ = ["ContextPrompt", "ContextShift", "TextPromptedClassifier"]
 
@@ -46,9 +47,7 @@ class ContextPrompt(nn.Module):
         super().__init__()
         if position not in POSITIONS:
             raise ValueError(f"position={position!r}: expected one of {', '.join(POSITIONS)}")
-        for name in class_names:
-            if not isinstance(name, str) or not name.strip() or "{" in name or "}" in name:
-                raise ValueError(f"class name {name!r}: expected words without braces")
+        check_class_names(class_names)
         if not class_names:
             raise ValueError("class_names is empty: expected at least one name")
         object.__setattr__(self, "_clip", clip)  # not a submodule: a frozen model is nobody's parameter
@@ -86,11 +85,18 @@ class ContextPrompt(nn.Module):
         self.context = nn.Parameter(start)  # (M, W) or (T, M, W)
 
     def forward(self, context: Tensor | None = None, unit: bool = True) -> Tensor:
-        """Text features (T, D), of the learned context or of another one (M, W) or (T, M, W); of length 1 if `unit`."""
+        """Text features (T, D), of the learned context or of another one; of length 1 if `unit`.
+
+        Args:
+            context: (M, W), (T, M, W), or with one for each image (B, 1, M, W) or (B, T, M, W): then (B, T, D).
+        """
         context = self.context if context is None else context
-        classes = torch.arange(len(self.slots), device=self.slots.device)[:, None]
-        context = context.expand(*self.slots.shape, -1).to(self.embedded.dtype)
-        return self._clip.encode_embedded(self.embedded.index_put((classes, self.slots), context), self.end, unit)
+        images, classes = context.shape[:-3] if context.ndim == 4 else (), len(self.slots)
+        slots = self.slots[..., None].expand(*images, -1, -1, self.embedded.shape[-1])
+        context = context.expand(slots.shape).to(self.embedded.dtype)
+        embedded = self.embedded.expand(*images, -1, -1, -1).scatter(-2, slots, context)
+        end = self.end.expand(*images, -1).flatten()
+        return self._clip.encode_embedded(embedded.flatten(0, -3), end, unit).view(*images, classes, -1)
 
 
 class ContextShift(nn.Module):
@@ -151,15 +157,5 @@ class TextPromptedClassifier(nn.Module):
         return self._cosines(features, shifts)
 
     def _cosines(self, features: Tensor, shifts: Tensor) -> Tensor:
-        prompt, count = self.prompt, len(features)
-        num_target, tokens = prompt.slots.shape
-        contexts = (prompt.context + shifts[:, None, None]).expand(count, num_target, tokens, -1)  # (B, T, M, W)
-        image, target = torch.meshgrid(
-            torch.arange(count, device=features.device), torch.arange(num_target, device=features.device), indexing="ij"
-        )
-        embedded = prompt.embedded.expand(count, -1, -1, -1)
-        embedded = embedded.index_put(
-            (image[..., None], target[..., None], prompt.slots.expand(count, -1, -1)), contexts.to(embedded.dtype)
-        )
-        texts = prompt._clip.encode_embedded(embedded.flatten(0, 1), prompt.end.repeat(count))
-        return torch.einsum("bd,btd->bt", features, texts.view(count, num_target, -1))
+        texts = self.prompt(self.prompt.context + shifts[:, None, None])  # (B, T, D)
+        return torch.einsum("bd,btd->bt", features, texts)

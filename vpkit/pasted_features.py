@@ -31,11 +31,8 @@ class PastedFeatures:
     ):
         self.encode, self.images, self.strips, self.tops, self.batch_size = encode, images, strips, tops, batch_size
         self.row = torch.full((len(images) * len(strips),), -1, dtype=torch.int64)  # of pair image * T + class
-        self.features: list[Tensor] = []
-
-    @property
-    def encoded(self) -> int:
-        return int((self.row >= 0).sum())
+        self.table: Tensor | None = None  # (room, D), the first `encoded` rows are filled
+        self.encoded = 0
 
     @torch.no_grad()
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
@@ -45,9 +42,16 @@ class PastedFeatures:
         missing = missing[self.row[missing] < 0]
         for part in missing.split(self.batch_size):
             i, c = part // len(self.strips), part % len(self.strips)
-            pasted = paste(self.images[i].float() / 255, self.strips[c], self.tops[i])
-            self.row[part] = torch.arange(len(part)) + sum(map(len, self.features))
-            self.features.append(self.encode(pasted))
-        if len(self.features) > 1:
-            self.features = [torch.cat(self.features)]
-        return self.features[0][self.row[wanted].to(self.features[0].device)]
+            self._keep(part, self.encode(paste(self.images[i].float() / 255, self.strips[c], self.tops[i])))
+        return self.table[self.row[wanted].to(self.table.device)]
+
+    def _keep(self, pairs: Tensor, features: Tensor) -> None:
+        """Room is doubled when it runs out: copying the table for every batch would cost more than the batch."""
+        end = self.encoded + len(pairs)
+        if self.table is None:
+            self.table = features.new_empty(1024, features.shape[1])
+        while end > len(self.table):
+            self.table = torch.cat([self.table, torch.empty_like(self.table)])
+        self.table[self.encoded : end] = features
+        self.row[pairs] = torch.arange(self.encoded, end)
+        self.encoded = end

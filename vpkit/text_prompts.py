@@ -30,11 +30,16 @@ def fill_templates(templates: str | Sequence[str], class_names: Sequence[str]) -
     for template in templates:
         if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
             raise ValueError(f"template {template!r}: expected exactly one {{}}, where the class name goes")
-    for name in class_names:
-        if not isinstance(name, str) or not name.strip() or "{" in name or "}" in name:
-            raise ValueError(f"class name {name!r}: expected words without braces")
+    check_class_names(class_names)
     if not templates or not class_names:
         raise ValueError(
             f"{len(templates)} templates and {len(class_names)} class names: expected at least one of each"
         )
     return [template.format(name) for template in templates for name in class_names]
+
+
+def check_class_names(class_names: Sequence[str]) -> None:
+    """Raise ValueError for a name that is empty or holds braces."""
+    for name in class_names:
+        if not isinstance(name, str) or not name.strip() or "{" in name or "}" in name:
+            raise ValueError(f"class name {name!r}: expected words without braces")

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from tiny_clip.prepare import prepare
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from vpkit.session import keep_freed_memory
 
 
 class Muon(torch.optim.Optimizer):
@@ -43,8 +46,16 @@ def orthogonalised(matrix: Tensor, rounds: int = 4) -> Tensor:
     return x.T if tall else x
 
 
+def in_workers(work: Callable, args) -> None:
+    """Run `work(rank, args)` in `args.workers` processes."""
+    prepare(args.data, args.folder)  # once, before all of them read it
+    (args.folder / "rendezvous").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(work, (args,), nprocs=args.workers)
+
+
 def start_worker(rank: int, workers: int, folder: Path) -> None:
     """One of `workers` processes with one thread each, which see each other's gradients."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "rendezvous"), workers)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=workers)
