@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import vpkit
-from vpkit import ContextPrompt, ContextShift, FeatureSet, TextPromptedClassifier
+from vpkit import ContextPrompt, ContextShift, FeatureSet, GeneratedContext, TextPromptedClassifier
 from vpkit.frozen_clip import FrozenCLIP
 
 SMALL = {
@@ -112,3 +112,29 @@ def test_coop_learns_what_separates_three_clusters(clip):
 def test_what_cannot_be_a_prompt(clip, options, message):
     with pytest.raises(ValueError, match=message):
         ContextPrompt(clip, **({"class_names": ["cat"]} | options))
+
+
+def test_a_generated_context_starts_its_second_stage_where_the_first_ended(clip):
+    torch.manual_seed(0)
+    written = clip.encode_text([f"a photo of a {name}." for name in NAMES])
+    generated = GeneratedContext(ContextPrompt(clip, NAMES, 4), written)
+    assert generated.contexts().shape == (3, 4, 32)
+    assert all(name.startswith("layers.") for name in generated.state_dict())
+    fixed = generated.fixed()
+    assert torch.allclose(fixed(), generated())
+    assert vpkit.count_parameters(fixed) == 3 * 4 * 32
+    fixed()[0].sum().backward()
+    assert fixed.context.grad[0].abs().sum() > 0
+    assert generated.prompt.context.grad is None  # the shared start is another tensor
+    generated().sum().backward()
+    assert all(p.grad is not None for p in generated.parameters())
+
+
+def test_a_generated_context_reaches_names_it_was_not_trained_on(clip):
+    names, others = ["cat", "dog"], ["cow", "dog", "sheep"]
+    written = {tuple(n): clip.encode_text([f"a {x}." for x in n]) for n in (names, others)}
+    base, new = (GeneratedContext(ContextPrompt(clip, n, 4), written[tuple(n)]) for n in (names, others))
+    new.load_state_dict(base.state_dict())
+    assert torch.allclose(new()[1], base()[1], atol=1e-6)  # the same class in another set
+    with pytest.raises(ValueError, match="2 text features for 3 class names"):
+        GeneratedContext(ContextPrompt(clip, others, 4), written[tuple(names)])

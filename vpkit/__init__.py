@@ -1,10 +1,11 @@
 """vpkit: visual prompting in plain PyTorch, the package behind the book of the same name."""
 
+from vpkit.attention_maps import class_attention, share_inside
 from vpkit.baselines import FineTuned, linear_probe
 from vpkit.classifiers import PromptedClassifier, count_parameters
 from vpkit.clip_models import CLIP_MODELS, load_clip
-from vpkit.context_prompts import ContextPrompt, ContextShift, TextPromptedClassifier
-from vpkit.datasets import DATASETS, FeatureSet, ImageSet, cache_features, load_dataset
+from vpkit.context_prompts import ContextPrompt, ContextShift, GeneratedContext, TextPromptedClassifier
+from vpkit.datasets import DATASETS, FeatureSet, ImageSet, cache_features, icon_pairs, load_dataset
 from vpkit.dual_prompts import DualPromptClassifier, class_aware_loss
 from vpkit.explanation import explain_by_example
 from vpkit.feature_statistics import frechet_distance, mean_pairwise_distance
@@ -55,6 +56,7 @@ __all__ = [
     "FineTuned",
     "FrozenCLIP",
     "FrozenModel",
+    "GeneratedContext",
     "History",
     "ImageSet",
     "LabelMapping",
@@ -70,6 +72,7 @@ __all__ = [
     "WeightedMapping",
     "bayesian_mapping",
     "cache_features",
+    "class_attention",
     "class_aware_loss",
     "clip_templates",
     "constant_then_cosine",
@@ -86,6 +89,7 @@ __all__ = [
     "hamming_distance",
     "hard_negatives",
     "harmonic_mean",
+    "icon_pairs",
     "identity_mapping",
     "linear_probe",
     "load_clip",
@@ -107,6 +111,7 @@ __all__ = [
     "save_prompt",
     "save_run",
     "save_table",
+    "share_inside",
     "start",
     "strip_tops",
     "study_prompts",

@@ -1,6 +1,7 @@
 """Learned context tokens in front of, around or behind a class name: CoOp, and CoCoOp's shift by the image."""
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from vpkit.frozen_clip import FrozenCLIP
 from vpkit.text_prompts import check_class_names
 
-__all__ = ["ContextPrompt", "ContextShift", "TextPromptedClassifier"]
+__all__ = ["ContextPrompt", "ContextShift", "GeneratedContext", "TextPromptedClassifier"]
 
 POSITIONS = ("end", "middle", "front")
 
@@ -112,6 +113,48 @@ class ContextShift(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.layers(features)
+
+
+class GeneratedContext(nn.Module):
+    """LoGoPrompt's class-specific contexts, in two stages: first an MLP makes them, then they are tuned themselves.
+
+    Stage one is this module: the hand-written text features of each class (D) become its context (M, W), so that
+    classes without training images get one too. Stage two is what `fixed()` returns.
+
+    Args:
+        prompt: shows where the context goes; its own is not used.
+        written: (T, D) text features of the hand-written sentences, for the same T names.
+
+    Raises:
+        ValueError: another number of features than of names.
+
+    Source: Shi & Yang 2023, Sec. 3.2.3; the width of the MLP, D / 4, is our choice. Explained in chapter 5.
+    """
+
+    def __init__(self, prompt: ContextPrompt, written: Tensor):
+        super().__init__()
+        if len(written) != len(prompt.class_names):
+            raise ValueError(f"{len(written)} text features for {len(prompt.class_names)} class names")
+        object.__setattr__(self, "prompt", prompt)  # only its frozen parts are used
+        self.register_buffer("written", written, persistent=False)
+        hidden, context = max(1, written.shape[1] // 4), prompt.slots.shape[1] * prompt.embedded.shape[2]
+        layers = nn.Linear(written.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, context)
+        self.layers = nn.Sequential(*layers).to(written.device)
+        nn.init.normal_(self.layers[-1].weight, std=0.02)
+
+    def contexts(self) -> Tensor:
+        """(T, M, W)."""
+        return self.layers(self.written).unflatten(1, (self.prompt.slots.shape[1], -1))
+
+    def forward(self) -> Tensor:
+        """Unit text features (T, D)."""
+        return self.prompt(self.contexts())
+
+    def fixed(self) -> ContextPrompt:
+        """A class-specific `ContextPrompt` that starts from the contexts as they are now."""
+        prompt = copy(self.prompt)
+        prompt._parameters = {"context": nn.Parameter(self.contexts().detach())}
+        return prompt
 
 
 class TextPromptedClassifier(nn.Module):

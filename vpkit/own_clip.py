@@ -17,23 +17,27 @@ from vpkit.hub_models import named_errors
 __all__ = ["convolutional_stem", "load_own", "save_own"]
 
 
-def convolutional_stem(width: int, patch_size: int) -> nn.Sequential:
-    """A patch projection of three convolutions: (B, 3, s, s) to (B, width, s / patch_size, s / patch_size).
+def convolutional_stem(width: int, patch_size: int, channels: int = 24, blocks: int = 2) -> nn.Sequential:
+    """A patch projection that begins as CLIP's ResNets do: (B, 3, s, s) to (B, width, s / patch_size, s / patch_size).
 
     Takes the place of `VisionTransformer.conv1`, which is one convolution; the tokens stay what they are, one for each
-    patch. Small transformers learn far sooner with it (Xiao et al. 2021).
+    patch. Small transformers learn far sooner with it (Xiao et al. 2021), and a distilled one can take over what the
+    ResNet knows: all but the last layer are the stem and the first stage of open_clip's `ModifiedResNet`.
+
+    Args:
+        channels: width of that ResNet.
+        blocks: bottlenecks in its first stage.
 
     Raises:
         ValueError: a patch size other than 8.
     """
+    from open_clip.modified_resnet import ModifiedResNet
+
     if patch_size != 8:
         raise ValueError(f"patch_size={patch_size}: the stem halves the side three times, so expected 8")
-    narrow = (width // 4, width // 2)
-    return nn.Sequential(
-        nn.Conv2d(3, narrow[0], 3, 2, 1), nn.BatchNorm2d(narrow[0]), nn.ReLU(),
-        nn.Conv2d(narrow[0], narrow[1], 3, 2, 1), nn.BatchNorm2d(narrow[1]), nn.ReLU(),
-        nn.Conv2d(narrow[1], width, 3, 2, 1),
-    )  # fmt: skip
+    resnet = ModifiedResNet([blocks, 1, 1, 1], output_dim=8, heads=1, width=channels)
+    convolutions = [getattr(resnet, f"{kind}{i}") for i in (1, 2, 3) for kind in ("conv", "bn", "act")]
+    return nn.Sequential(*convolutions, resnet.avgpool, resnet.layer1, nn.Conv2d(4 * channels, width, 2, 2))
 
 
 def save_own(

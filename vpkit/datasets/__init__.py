@@ -12,6 +12,7 @@ from vpkit.cache import cache_folder
 from vpkit.datasets.embedded import load_digits, load_mnist5k, load_textile
 from vpkit.datasets.feature_set import FeatureSet, cache_features
 from vpkit.datasets.folder import SPLITS, load_folder
+from vpkit.datasets.icon_pairs import icon_pairs
 from vpkit.datasets.icons import load_icons
 from vpkit.datasets.image_cache import cached_images
 from vpkit.datasets.image_set import Batches, ImageSet
@@ -28,6 +29,7 @@ __all__ = [
     "ImageSet",
     "Source",
     "cache_features",
+    "icon_pairs",
     "load_dataset",
 ]
 

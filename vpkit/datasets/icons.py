@@ -88,6 +88,13 @@ def load_icons(split: str, seed: int, style: str = "plain") -> Source:
     return Source(labels, ICON_NAMES, decode, fingerprint=f"{split} {seed} {style}")
 
 
+def placed_mask(class_index: int, size: int, extent: float, shift: np.ndarray, angle: float) -> Image.Image:
+    """One icon as a mask of `size` px: `extent` and `shift` as shares of the side, `angle` in degrees."""
+    side = size * _OVERSAMPLING
+    mask = _placed_glyph(ICONS[ICON_NAMES[class_index]], side, extent, shift * side, angle)
+    return mask.reduce(_OVERSAMPLING)
+
+
 def _placed_glyph(character: str, side: int, extent: float, shift: np.ndarray, angle: float) -> Image.Image:
     """The glyph as a mask: its ink centred, as large as `extent` of the side, then rotated and shifted."""
     font, (left, top, right, bottom) = _font_and_box(character)

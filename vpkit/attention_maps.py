@@ -1,0 +1,68 @@
+"""Where the class token of CLIP's image transformer looks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from vpkit.frozen_clip import FrozenCLIP
+
+__all__ = ["class_attention", "share_inside"]
+
+
+@torch.no_grad()
+def class_attention(clip: FrozenCLIP, encode: Callable[[Tensor], object], images: Tensor) -> Tensor:
+    """Attention of the class token to the patches in the last block, mean over heads: (B, g, g), each summing to 1.
+
+    Prompt tokens get their share of attention too; it is left out and the rest scaled to 1, so that models with and
+    without prompts can be compared.
+
+    Args:
+        clip: a CLIP whose image tower is a transformer.
+        encode: what runs the images through it: `clip.encode_image`, or a classifier with tokens around `clip`.
+        images: (B, 3, s, s) in [0, 1].
+
+    Raises:
+        ValueError: a CNN image tower, or an `encode` that does not run this tower.
+
+    Source: Xing et al. 2023, Figs. 1 and 7. Explained in chapter 6.
+    """
+    blocks = getattr(getattr(clip.network.visual, "transformer", None), "resblocks", None)
+    if blocks is None:
+        raise ValueError(
+            f"the image tower is a {type(clip.network.visual).__name__}: attention maps need a transformer, "
+            "such as tiny-vit or ViT-B-32"
+        )
+    inputs = []
+    handle = blocks[-1].ln_1.register_forward_hook(lambda _module, _inputs, output: inputs.append(output))
+    try:
+        encode(images)
+    finally:
+        handle.remove()
+    if not inputs:
+        raise ValueError("encode(images) did not run this CLIP's image tower: pass a function that does")
+    attention, hidden = blocks[-1].attn, inputs[-1]  # a classifier may run the plain image first; its own pass is last
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    query, key, _ = nn.functional.linear(hidden, weight, bias).chunk(3, dim=-1)
+    query, key = (x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (query[:, :1], key))
+    scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5  # (B, heads, 1, n)
+    patches = clip.network.visual.positional_embedding.shape[0] - 1
+    found = scores.softmax(-1)[:, :, 0, 1 : 1 + patches].mean(1).float()
+    side = round(patches**0.5)
+    return (found / found.sum(1, keepdim=True)).view(-1, side, side)
+
+
+def share_inside(maps: Tensor, boxes: Tensor, image_size: int) -> Tensor:
+    """Share of each map (B, g, g) inside its box (B, 4): left, top, right, bottom in pixels; (B,) in [0, 1].
+
+    Cells that the box cuts count by the part inside.
+    """
+    cell = image_size / maps.shape[-1]
+    edges = torch.arange(maps.shape[-1], device=maps.device) * cell
+
+    def covered(low: Tensor, high: Tensor) -> Tensor:  # (B, g): part of each cell within [low, high]
+        inside = torch.minimum(high[:, None], edges + cell) - torch.maximum(low[:, None], edges)
+        return inside.clamp(min=0) / cell
+
+    left, top, right, bottom = boxes.to(maps).T
+    return torch.einsum("bij,bi,bj->b", maps, covered(top, bottom), covered(left, right))

@@ -1,0 +1,74 @@
+"""Images that hold two icons, one of a class that is asked for and one that distracts, and where they are."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpkit.datasets.icons import ICON_NAMES, IMAGES_PER_CLASS, placed_mask
+from vpkit.datasets.image_set import ImageSet
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+class IconPairs(NamedTuple):
+    """An `ImageSet` of the target classes; classes of the distractors (N,) as positions in `distractor_names`; and
+    boxes (N, 2, 4) around the target and the distractor: left, top, right, bottom in pixels."""
+
+    images: ImageSet
+    distractors: Tensor
+    boxes: Tensor
+    distractor_names: tuple[str, ...]
+
+
+def icon_pairs(split: str, per_class: int, size: int = 96, seed: int = 0) -> IconPairs:
+    """Pairs of icons: the target from the first half of the classes of `icons`, the distractor from the second.
+
+    Both have the same colour and cover 40 to 55 % of the side; the target is left, right, above or below of the
+    distractor. A model that does not know which half is asked for can only guess which of the two is meant.
+
+    Args:
+        split: "train", "val" or "test"; different random numbers.
+        per_class: images of each target class.
+        size: side of the images in pixels, 32 or more.
+        seed: of all random numbers.
+
+    Raises:
+        ValueError: an unknown split, fewer than one image a class, or images too small to show two icons.
+    """
+    if split not in IMAGES_PER_CLASS:
+        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(IMAGES_PER_CLASS)}")
+    if per_class < 1:
+        raise ValueError(f"per_class={per_class}: expected at least 1 image a class")
+    if size < 32:
+        raise ValueError(f"size={size}: two icons need at least 32 px")
+    half = len(ICON_NAMES) // 2
+    images, boxes, labels, distractors = [], [], [], []
+    for target in range(half):
+        for k in range(per_class):
+            rng = np.random.default_rng([seed, 2, list(IMAGES_PER_CLASS).index(split), target, k])
+            other = int(rng.integers(half, len(ICON_NAMES)))
+            image, found = _draw(rng, size, (target, other))
+            images.append(image), boxes.append(found), labels.append(target), distractors.append(other - half)
+    pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    names = ICON_NAMES[:half]
+    image_set = ImageSet(pictures, torch.tensor(labels), names, "icon pairs", split)
+    return IconPairs(image_set, torch.tensor(distractors), torch.tensor(boxes), ICON_NAMES[half:])
+
+
+def _draw(rng: np.random.Generator, size: int, classes: tuple[int, int]) -> tuple[np.ndarray, list]:
+    while True:
+        colour, background = rng.integers(0, 256, (2, 3))
+        if abs((colour - background) @ _LUMA) >= 70:
+            break
+    direction = rng.choice([(-1, 0), (1, 0), (0, -1), (0, 1)])
+    image, boxes = np.broadcast_to(background.astype(np.float64), (size, size, 3)), []
+    for class_index, sign in zip(classes, (1, -1), strict=True):
+        extent, jitter, angle = rng.uniform(0.40, 0.46), rng.uniform(-0.02, 0.02, 2), rng.uniform(-20, 20)
+        shift = sign * 0.25 * direction + jitter
+        mask = placed_mask(class_index, size, extent, shift, angle)
+        boxes.append(mask.getbbox())
+        alpha = np.asarray(mask, dtype=np.float64)[..., None] / 255
+        image = alpha * colour + (1 - alpha) * image
+    return np.rint(image).astype(np.uint8), boxes
