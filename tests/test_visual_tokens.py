@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 import vpkit
-from vpkit import ClassAwareTokens, ContextPrompt, DualPromptClassifier, TokenPrompt, class_aware_loss
+from vpkit import ClassAwareTokens, ContextPrompt, DualPromptClassifier, ImageSet, TokenPrompt, class_aware_loss
 from vpkit.frozen_clip import FrozenCLIP
 from vpkit.own_clip import convolutional_stem
 
@@ -197,3 +197,43 @@ def resnet():
 def test_what_cannot_be_prompted(clip, action, message):
     with pytest.raises(ValueError, match=message):
         action(clip)
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_embedded_images_give_what_images_give(clip, deep):
+    images = ImageSet(torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1, 2, 3, 0]), NAMES)
+    embedded = vpkit.embed_images(clip, images, batch_size=2)
+    prompt = TokenPrompt(clip, 3, deep=deep)
+    expected = torch.cat([prompt(x).features for x, _ in images.batches(5)])
+    found = [(prompt(x).features, y) for x, y in embedded.batches(2)]
+    assert torch.allclose(torch.cat([features for features, _ in found]), expected, atol=1e-6)
+    assert torch.cat([labels for _, labels in found]).equal(images.labels)
+    plain = torch.cat([clip.encode_image(x) for x, _ in images.batches(5)])
+    assert torch.allclose(embedded.plain, plain, atol=1e-6)
+
+
+def test_dpt_on_embedded_images_is_dpt(clip):
+    model = dpt(clip)
+    images = ImageSet(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1, 2, 3]), NAMES)
+    model.guided = True  # which also reads the plain features
+    for model.training in (True, False):
+        losses = [
+            model.loss(*next(iter(batches)))[0]
+            for batches in (images.batches(4), vpkit.embed_images(clip, images).batches(4))
+        ]
+        assert torch.allclose(*losses, atol=1e-5)
+
+
+def test_the_text_tower_runs_once_for_a_test_and_again_after_a_step(clip):
+    model, images, passes = dpt(clip), torch.rand(2, 3, 32, 32), []
+    model.text.register_forward_hook(lambda *_: passes.append(1))
+    with torch.no_grad():
+        first = model(images), model(images)
+        assert len(passes) == 1
+        model.text.context += torch.randn_like(model.text.context)
+        changed = model(images)
+    assert len(passes) == 2
+    assert torch.equal(*first)
+    assert not torch.allclose(changed, first[0])
+    model(images)  # with gradients it always runs
+    assert len(passes) == 3

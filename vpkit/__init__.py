@@ -31,7 +31,7 @@ from vpkit.schedules import constant_then_cosine, cosine, multistep, warmup_cosi
 from vpkit.session import save_table, start
 from vpkit.text_prompts import clip_templates, fill_templates
 from vpkit.training import Evaluation, evaluate, fit, train_epoch
-from vpkit.visual_tokens import ClassAwareTokens, TokenPrompt
+from vpkit.visual_tokens import ClassAwareTokens, TokenPrompt, embed_images
 from vpkit.weighted_mapping import (
     LinearMapping,
     WeightedMapping,
@@ -79,6 +79,7 @@ __all__ = [
     "cosine",
     "count_parameters",
     "count_predictions",
+    "embed_images",
     "evaluate",
     "explain_by_example",
     "fill_templates",

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from vpkit.context_prompts import ContextPrompt
 from vpkit.frozen_clip import FrozenCLIP
-from vpkit.visual_tokens import TokenPrompt
+from vpkit.visual_tokens import EmbeddedImages, TokenPrompt
 
 __all__ = ["DualPromptClassifier", "class_aware_loss"]
 
@@ -53,11 +53,13 @@ class DualPromptClassifier(nn.Module):
         self.tokens, self.text = tokens, text
         self.candidates, self.alpha, self.beta, self.guided = min(candidates, len(written)), alpha, beta, False
         self.register_buffer("written", written, persistent=False)
+        self._said: tuple | None = None  # text features of the last test, and of which context
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor | EmbeddedImages) -> Tensor:
+        """Images (B, 3, s, s) in [0, 1], or a batch of `embed_images`, to logits (B, T)."""
         return self._logits(*self._features(images)[:2])
 
-    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, images: Tensor | EmbeddedImages, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 11, or Eq. 12 while guided; and the logits of the full model."""
         features, text, class_logits, chosen, plain = self._features(images)
         logits = self._logits(features, text)
@@ -73,7 +75,7 @@ class DualPromptClassifier(nn.Module):
     def _features(self, images: Tensor):
         if self.text is None:
             return self.tokens(images).features, self.written, [], None, None
-        raw = self.text(unit=False)  # (T, D); CAVPT takes them as they are
+        raw = self._learned_text()  # (T, D); CAVPT takes them as they are
         text = nn.functional.normalize(raw, dim=-1)
         if not len(self.tokens.class_aware):
             return self.tokens(images).features, text, [], None, None
@@ -82,9 +84,18 @@ class DualPromptClassifier(nn.Module):
         prompted = self.tokens(images, raw[chosen])
         return prompted.features, text, prompted.class_logits, chosen, plain
 
+    def _learned_text(self) -> Tensor:
+        """Not normalised. At test time the text tower runs once, not once a batch."""
+        if torch.is_grad_enabled():
+            return self.text(unit=False)
+        state = (id(self.text.context), self.text.context._version)  # a step or load_state_dict changes the version
+        if self._said is None or self._said[0] != state:
+            self._said = state, self.text(unit=False)
+        return self._said[1]
+
     @torch.no_grad()
-    def _plain(self, images: Tensor) -> Tensor:
-        return self._clip.encode_image(images)
+    def _plain(self, images: Tensor | EmbeddedImages) -> Tensor:
+        return images.plain if isinstance(images, EmbeddedImages) else self._clip.encode_image(images)
 
     def _logits(self, features: Tensor, text: Tensor) -> Tensor:
         return self._clip.logit_scale * features @ text.T

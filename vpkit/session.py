@@ -88,7 +88,8 @@ def save_table(folder: str | Path, table, histories: dict | None = None) -> list
 
     Args:
         folder: where to write `<dataset>-<method>-<hash of the parameters>.json`.
-        table: pandas table with a column `method`; the other columns are the metrics.
+        table: pandas table with a column `method`; the other columns are the metrics. None, in a column of dtype
+            object, stands for a number that the method does not have; NaN is refused.
         histories: by method, where there are any.
     """
     if not folder:
@@ -98,6 +99,7 @@ def save_table(folder: str | Path, table, histories: dict | None = None) -> list
     paths = []
     for row in table.to_dict("records"):
         method = row.pop("method")
+        row = {name: value for name, value in row.items() if value is not None}
         name = f"{parameters.get('dataset', 'run')}-{method}-{digest}.json".replace(" ", "_")
         history = (histories or {}).get(method)
         paths.append(save_run(Path(folder) / name, method=method, parameters=parameters, metrics=row, history=history))
