@@ -7,6 +7,7 @@ from vpkit.clip_models import CLIP_MODELS, load_clip
 from vpkit.context_prompts import ContextPrompt, ContextShift, GeneratedContext, TextPromptedClassifier
 from vpkit.datasets import DATASETS, FeatureSet, ImageSet, cache_features, icon_pairs, load_dataset
 from vpkit.dual_prompts import DualPromptClassifier, class_aware_loss
+from vpkit.embedded_images import embed_images
 from vpkit.explanation import explain_by_example
 from vpkit.feature_statistics import frechet_distance, mean_pairwise_distance
 from vpkit.frozen_clip import FrozenCLIP
@@ -31,7 +32,7 @@ from vpkit.schedules import constant_then_cosine, cosine, multistep, warmup_cosi
 from vpkit.session import save_table, start
 from vpkit.text_prompts import clip_templates, fill_templates
 from vpkit.training import Evaluation, evaluate, fit, train_epoch
-from vpkit.visual_tokens import ClassAwareTokens, TokenPrompt, embed_images
+from vpkit.visual_tokens import ClassAwareTokens, TokenPrompt
 from vpkit.weighted_mapping import (
     LinearMapping,
     WeightedMapping,

@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from vpkit.context_prompts import ContextPrompt
+from vpkit.embedded_images import EmbeddedImages
 from vpkit.frozen_clip import FrozenCLIP
-from vpkit.visual_tokens import EmbeddedImages, TokenPrompt
+from vpkit.visual_tokens import TokenPrompt
 
 __all__ = ["DualPromptClassifier", "class_aware_loss"]
 

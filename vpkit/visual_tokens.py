@@ -1,18 +1,14 @@
 """Learned tokens inside CLIP's image transformer: VPT shallow and deep, and DPT's class-aware tokens."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from vpkit.datasets.feature_set import FeatureSet
-from vpkit.datasets.image_set import ImageSet
+from vpkit.embedded_images import EmbeddedImages, embedded_tokens, finished_features, transformer_of
 from vpkit.frozen_clip import FrozenCLIP
 
-__all__ = ["ClassAwareTokens", "EmbeddedImages", "EmbeddedSet", "TokenPrompt", "TokenPrompted", "embed_images"]
+__all__ = ["ClassAwareTokens", "TokenPrompt", "TokenPrompted"]
 
 
 class TokenPrompt(nn.Module):
@@ -42,7 +38,7 @@ class TokenPrompt(nn.Module):
         class_aware: "dict[int, ClassAwareTokens] | None" = None,
     ):
         super().__init__()
-        visual, class_aware = _transformer(clip), class_aware or {}
+        visual, class_aware = transformer_of(clip), class_aware or {}
         patches = visual.positional_embedding.shape[0] - 1
         if not 0 <= count <= 4 * patches:
             raise ValueError(f"count={count}: expected 0..{4 * patches} tokens beside {patches} patches")
@@ -64,7 +60,7 @@ class TokenPrompt(nn.Module):
         self.class_aware = nn.ModuleList(unique).to(device)
         self._module_of = {block: unique.index(module) for block, module in class_aware.items()}
 
-    def forward(self, images: "Tensor | EmbeddedImages", queries: Tensor | None = None) -> "TokenPrompted":
+    def forward(self, images: Tensor | EmbeddedImages, queries: Tensor | None = None) -> "TokenPrompted":
         """Images to unit features and what the class-aware blocks gave.
 
         Args:
@@ -73,7 +69,7 @@ class TokenPrompt(nn.Module):
         """
         clip = self._clip
         visual = clip.network.visual
-        hidden = images.tokens if isinstance(images, EmbeddedImages) else _embedded(clip, images)
+        hidden = images.tokens if isinstance(images, EmbeddedImages) else embedded_tokens(clip, images)
         kept, count, class_logits = hidden.shape[1], len(hidden), []
         for number, block in enumerate(visual.transformer.resblocks, 1):
             if number in self._module_of:
@@ -85,66 +81,7 @@ class TokenPrompt(nn.Module):
             hidden = block(hidden)
             if self.deep:
                 hidden = hidden[:, :kept]
-        return TokenPrompted(_finished(clip, hidden[:, :kept]), class_logits)
-
-
-class EmbeddedImages(NamedTuple):
-    """A batch of images as the first block gets them, (B, 1 + N, d), and their plain unit features (B, D)."""
-
-    tokens: Tensor
-    plain: Tensor
-
-    @property
-    def device(self) -> torch.device:
-        return self.plain.device
-
-
-@dataclass
-class EmbeddedSet:
-    """A split after everything that comes before the first prompt; made by `embed_images`."""
-
-    tokens: Tensor
-    plain: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
-
-    def batches(self, batch_size: int, shuffle: bool = False) -> "EmbeddedBatches":
-        """Batches of (`EmbeddedImages`, labels), in a new order each pass if `shuffle`."""
-        return EmbeddedBatches(self, batch_size, shuffle)
-
-
-class EmbeddedBatches:
-    """What `EmbeddedSet.batches` gives; see `Batches`, whose order it takes."""
-
-    def __init__(self, embedded: EmbeddedSet, batch_size: int, shuffle: bool):
-        positions = FeatureSet(torch.arange(len(embedded.labels)), embedded.labels, embedded.class_names)
-        self.embedded, self.positions = embedded, positions.batches(batch_size, shuffle)
-        self.class_names = embedded.class_names
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __iter__(self) -> Iterator[tuple[EmbeddedImages, Tensor]]:
-        for chosen, labels in self.positions:
-            yield EmbeddedImages(self.embedded.tokens[chosen], self.embedded.plain[chosen]), labels
-
-
-@torch.no_grad()
-def embed_images(clip: FrozenCLIP, images: ImageSet, batch_size: int = 64) -> EmbeddedSet:
-    """All that precedes the first prompt, computed once for a whole split.
-
-    Without augmentation the patch embeddings of an image never change, nor do its plain features, by which DPT picks
-    its candidates. They take (1 + N) d values an image: 74 kB on tiny-vit, 150 kB on ViT-B/32.
-
-    Raises:
-        ValueError: an image tower that is not a transformer.
-    """
-    parts = []
-    for x, labels in images.batches(batch_size):
-        tokens = _embedded(clip, x)
-        parts.append((tokens, _finished(clip, clip.network.visual.transformer(tokens)), labels))
-    tokens, plain, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-    return EmbeddedSet(tokens, plain, labels, images.class_names)
+        return TokenPrompted(finished_features(clip, hidden[:, :kept]), class_logits)
 
 
 class TokenPrompted(NamedTuple):
@@ -196,26 +133,3 @@ class ClassAwareTokens(nn.Module):
         weights = self.to_query(asked) @ self.to_key(keys).transpose(1, 2) / self.key_width**0.5
         found = self.to_value(weights.softmax(-1) @ keys)
         return Made(self.token_norm(found + asked), self.classifier(self.class_norm(found)))
-
-
-def _embedded(clip: FrozenCLIP, images: Tensor) -> Tensor:
-    """Images (B, 3, s, s) in [0, 1] to the tokens of the first block (B, 1 + N, d)."""
-    return _transformer(clip)._embeds((images - clip.mean[:, None, None]) / clip.std[:, None, None])
-
-
-def _finished(clip: FrozenCLIP, hidden: Tensor) -> Tensor:
-    """The image's own tokens after the last block (B, 1 + N, d) to unit features (B, D)."""
-    visual = clip.network.visual
-    pooled, _ = visual._pool(hidden)
-    return normalize((pooled if visual.proj is None else pooled @ visual.proj).float(), dim=-1)
-
-
-def _transformer(clip: FrozenCLIP) -> nn.Module:
-    from open_clip.transformer import VisionTransformer
-
-    visual = clip.network.visual
-    if not isinstance(visual, VisionTransformer):
-        raise ValueError(
-            f"the image tower is a {type(visual).__name__}: tokens need a transformer, such as tiny-vit or ViT-B-32"
-        )
-    return visual
