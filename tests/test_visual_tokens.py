@@ -237,3 +237,18 @@ def test_the_text_tower_runs_once_for_a_test_and_again_after_a_step(clip):
     assert not torch.allclose(changed, first[0])
     model(images)  # with gradients it always runs
     assert len(passes) == 3
+
+
+def test_without_tokens_it_is_coop_and_without_either_zero_shot(clip):
+    torch.manual_seed(0)
+    written = clip.encode_text([f"a photo of a {name}." for name in NAMES])
+    images, labels = torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2])
+    plain = clip.encode_image(images)
+    zero_shot = DualPromptClassifier(clip, None, written)
+    assert torch.allclose(zero_shot(images), clip.logit_scale * plain @ written.T, atol=1e-5)
+    assert vpkit.count_parameters(zero_shot) == 0
+    text = ContextPrompt(clip, NAMES, 3)
+    coop = DualPromptClassifier(clip, None, written, text)
+    assert torch.allclose(coop(images), clip.logit_scale * plain @ text().T, atol=1e-5)
+    coop.guided = True  # there is no other side to be guided by
+    assert torch.allclose(coop.loss(images, labels)[0], cross_entropy(coop(images), labels), atol=1e-6)

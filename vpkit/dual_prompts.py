@@ -15,13 +15,14 @@ __all__ = ["DualPromptClassifier", "class_aware_loss"]
 class DualPromptClassifier(nn.Module):
     """Images to logits through prompts on both sides of a frozen CLIP.
 
-    VPT: tokens and hand-written text. VLP: tokens and learned text. DPT: VLP with class-aware blocks in the tokens.
+    CoOp: learned text. VPT: tokens and hand-written text. VLP: tokens and learned text. DPT: VLP with class-aware
+    blocks in the tokens.
 
     Args:
         clip: the frozen model; used, not owned.
-        tokens: `TokenPrompt`, with or without class-aware blocks.
+        tokens: `TokenPrompt`, with or without class-aware blocks; None leaves the images as they are (CoOp).
         written: (T, D) unit features of the hand-written sentences: zero-shot CLIP, computed once.
-        text: `ContextPrompt`; None keeps the hand-written text (VPT).
+        text: `ContextPrompt`; None keeps the hand-written text (VPT). Without either it is zero-shot CLIP.
         candidates: number K_N of classes that get a token of their own, cut to T.
         alpha: weight of the auxiliary loss.
         beta: weight of the main loss while `guided`.
@@ -38,7 +39,7 @@ class DualPromptClassifier(nn.Module):
     def __init__(
         self,
         clip: FrozenCLIP,
-        tokens: TokenPrompt,
+        tokens: TokenPrompt | None,
         written: Tensor,
         text: ContextPrompt | None = None,
         candidates: int = 10,
@@ -48,7 +49,7 @@ class DualPromptClassifier(nn.Module):
         super().__init__()
         if candidates < 1:
             raise ValueError(f"candidates={candidates}: expected at least 1 class-aware token")
-        if len(tokens.class_aware) and text is None:
+        if tokens is not None and len(tokens.class_aware) and text is None:
             raise ValueError("class-aware tokens are made from learned text features: give text= a ContextPrompt")
         object.__setattr__(self, "_clip", clip)
         self.tokens, self.text = tokens, text
@@ -65,7 +66,7 @@ class DualPromptClassifier(nn.Module):
         features, text, class_logits, chosen, plain = self._features(images)
         logits = self._logits(features, text)
         loss = cross_entropy(logits, labels)
-        if self.guided and self.text is not None and self.training:
+        if self.guided and self.training and self.text is not None and self.tokens is not None:
             by_text = cross_entropy(self._logits(self._plain(images) if plain is None else plain, text), labels)
             by_tokens = cross_entropy(self._logits(features, self.written), labels)
             loss = by_text + by_tokens + self.beta * loss
@@ -74,12 +75,11 @@ class DualPromptClassifier(nn.Module):
         return loss, logits
 
     def _features(self, images: Tensor):
-        if self.text is None:
-            return self.tokens(images).features, self.written, [], None, None
         raw = self._learned_text()  # (T, D); CAVPT takes them as they are
         text = nn.functional.normalize(raw, dim=-1)
-        if not len(self.tokens.class_aware):
-            return self.tokens(images).features, text, [], None, None
+        if self.tokens is None or not len(self.tokens.class_aware):
+            features = self._plain(images) if self.tokens is None else self.tokens(images).features
+            return features, text, [], None, None
         plain = self._plain(images)
         chosen = (plain @ self.written.T).topk(self.candidates, dim=1).indices  # (B, K_N)
         prompted = self.tokens(images, raw[chosen])
@@ -87,6 +87,8 @@ class DualPromptClassifier(nn.Module):
 
     def _learned_text(self) -> Tensor:
         """Not normalised. At test time the text tower runs once, not once a batch."""
+        if self.text is None:
+            return self.written
         if torch.is_grad_enabled():
             return self.text(unit=False)
         state = (id(self.text.context), self.text.context._version)  # a step or load_state_dict changes the version
