@@ -147,3 +147,16 @@ def test_gains_are_drawn_run_by_run():
     axis = plots.plot_gain_against({"x": table}, label="dataset").axes[0]
     assert axis.collections[0].get_offsets().tolist() == [[0.1, 0.3], [0.2, -0.1], [0.9, 0.2]]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_attention_is_shown_below_its_image_with_both_boxes():
+    maps = {"zero-shot": torch.rand(2, 4, 4), "DPT": torch.rand(2, 4, 4)}
+    boxes = torch.tensor([[[0, 0, 8, 16], [16, 4, 30, 20]]]).repeat(2, 1, 1)
+    figure = plots.show_attention(torch.rand(2, 3, 32, 32), maps, boxes, ["house", "sun"])
+    axes = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_ylabel() for axis in axes[::2]] == ["image", "zero-shot", "DPT"]
+    assert [axis.get_title() for axis in axes[:2]] == ["house", "sun"]
+    assert torch.allclose(torch.as_tensor(axes[-1].images[0].get_array().data), maps["DPT"][1])
+    dotted = axes[-1].patches[1]
+    assert (*dotted.get_xy(), dotted.get_width(), dotted.get_height()) == (16, 4, 14, 16)
+    assert axes[-1].images[0].get_extent() == [0, 32, 32, 0]

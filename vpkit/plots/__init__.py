@@ -1,5 +1,6 @@
 """Figures of the book. Every function takes tensors, tables or a `History` and returns a matplotlib figure."""
 
+from vpkit.plots.attention import show_attention
 from vpkit.plots.images import show_images, show_prompt
 from vpkit.plots.mappings import plot_dynamics, plot_gains, plot_mapping
 from vpkit.plots.results import (
@@ -26,6 +27,7 @@ __all__ = [
     "plot_sizes",
     "plot_spread",
     "set_style",
+    "show_attention",
     "show_images",
     "show_prompt",
     "slide",

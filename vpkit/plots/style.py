@@ -26,6 +26,22 @@ METHOD_COLORS = {
     "BLM+": "#5F4B8B",
     "linear mapping": "#44AA99",
     "full fine-tuning": "#555555",
+    "CoOp": "#E69F00",
+    "CoCoOp": "#B98A2F",
+    "Tip-Adapter": "#7FB8DA",
+    "Tip-Adapter-F": "#5F4B8B",
+    "LoGoPrompt": "#D55E00",
+    "LoGoPrompt, name not pasted": "#E8A07A",
+    "LoGoPrompt, first stage": "#44AA99",
+    "LoGoPrompt, two stages": "#009E73",
+    "LoGoPrompt tunable": "#CC79A7",
+    "LoGoPrompt + adapter": "#8C6D31",
+    "names as images": "#56B4E9",
+    "names pasted": "#0072B2",
+    "VPT shallow": "#8FD0B5",
+    "VPT": "#009E73",
+    "VLP": "#56B4E9",
+    "DPT": "#CC79A7",
 }
 CHANCE = {"color": "#999999", "linestyle": ":", "linewidth": 1}
 
