@@ -12,7 +12,7 @@ FOLDER = resources.files("vpkit") / "data" / "clip"
 TEMPLATE = "This is a photo of a {}."
 
 
-@pytest.fixture(scope="module", params=["tiny"])
+@pytest.fixture(scope="module", params=["tiny", "tiny-vit"])
 def clip(request):
     return vpkit.load_clip(request.param)
 
@@ -58,3 +58,11 @@ def test_tiny_reads_a_name_pasted_on_the_picture(icons):
         named = pasted(torch.arange(len(icons)), icons.labels[:, None])[:, 0]
     own = text[icons.labels]
     assert ((named * own).sum(1) > (plain * own).sum(1)).float().mean() > 0.8
+
+
+def test_the_towers_share_the_text():
+    tiny, vit = (vpkit.load_clip(name) for name in ("tiny", "tiny-vit"))
+    sentences = ["a photo of a star.", "a sketch of a chess king."]
+    assert torch.equal(tiny.encode_text(sentences), vit.encode_text(sentences))
+    assert tiny.reference_features.shape == (512, tiny.embed_dim)
+    assert torch.allclose(vit.reference_features.norm(dim=1), torch.ones(512), atol=1e-2)

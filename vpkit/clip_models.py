@@ -13,7 +13,7 @@ __all__ = ["CLIP_MODELS", "load_clip"]
 
 CLIP_MODELS = {  # name: (architecture and pretrained tag of open_clip, or the package's own file, what it is)
     "tiny": ("tiny.safetensors", "ours: a thin ModifiedResNet, 96 px (every default)"),
-    "tiny-vit": ("tiny-vit.safetensors", "ours: a small VisionTransformer, 96 px, to be distilled from tiny"),
+    "tiny-vit": ("tiny-vit.safetensors", "ours: a small VisionTransformer, 96 px, distilled from tiny"),
     "ViT-B-32": ("open_clip:ViT-B-32/openai", "OpenAI's, 224 px (VP, ILM-VP, DPT)"),
     "ViT-B-16": ("open_clip:ViT-B-16/openai", "OpenAI's, 224 px (LoGoPrompt)"),
     "RN50": ("open_clip:RN50/openai", "OpenAI's, 224 px (LoGoPrompt)"),
