@@ -93,3 +93,17 @@ def test_fine_tuning_may_start_from_the_head_there_is(model):
     tuned, images = FineTuned(model, None).eval(), torch.rand(3, 3, 16, 16)
     assert torch.allclose(tuned(images), model(images))
     assert vpkit.count_parameters(tuned) == sum(p.numel() for p in model.parameters())
+
+
+def test_votes_of_tip_adapter_are_those_of_a_loop():
+    torch.manual_seed(0)
+    features, keys = (torch.nn.functional.normalize(torch.randn(n, 6), dim=1) for n in (4, 5))
+    labels = torch.tensor([0, 2, 2, 1, 0])
+    found = vpkit.tip_adapter_votes(features, keys, labels, 3, sharpness=2.0)
+    for i, feature in enumerate(features):
+        expected = [0.0, 0.0, 0.0]
+        for key, label in zip(keys, labels.tolist(), strict=True):
+            expected[label] += float(torch.exp(-2 * (1 - feature @ key)))
+        assert found[i].tolist() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(vpkit.tip_adapter_votes(features[:, None], keys, labels, 3, 2.0)[:, 0], found)
+    assert vpkit.tip_adapter_votes(keys, keys, labels, 3, 50.0).argmax(1).equal(labels)

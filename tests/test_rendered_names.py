@@ -1,11 +1,14 @@
 """Names as pictures: legible, pasted exactly, and encoded once."""
 
 import numpy as np
+import open_clip
 import pytest
 import torch
+from test_frozen_clip import SMALL
 
 import vpkit
 from vpkit import PastedFeatures, paste, render_class_names, strip_tops
+from vpkit.frozen_clip import FrozenCLIP
 from vpkit.rendered_names import CONTRAST, _luminance
 
 # As long as the longest of SUN397's 397 names, and longer.
@@ -126,18 +129,19 @@ def test_what_cannot_be_rendered_or_pasted(action, message):
 
 def test_loss_forms_agree_with_their_definition():
     torch.manual_seed(0)
-    plain, pasted = torch.rand(2, 7).log()
-    wrong = torch.rand(2, 7, 3).log()
-    printed = vpkit.min_max_loss(plain, pasted, *wrong, include_positive=False)
-    positive = torch.minimum(plain.exp(), pasted.exp())
-    negative = torch.maximum(wrong[0].exp(), wrong[1].exp()).sum(1)
+    plain, with_name = torch.rand(7, 9).log(), torch.rand(7, 4).log()
+    named = torch.stack([torch.randperm(9)[:4] for _ in range(7)])
+    without, pasted = plain.exp().gather(1, named), with_name.exp()
+    printed = vpkit.min_max_loss(plain, with_name, named, include_positive=False)
+    positive = torch.minimum(without[:, 0], pasted[:, 0])
+    negative = torch.maximum(without[:, 1:], pasted[:, 1:]).sum(1)
     assert torch.allclose(printed, -(positive / negative).log().mean())
-    with_positive = vpkit.min_max_loss(plain, pasted, *wrong)
+    with_positive = vpkit.min_max_loss(plain, with_name, named)
     assert torch.allclose(with_positive, -(positive / (positive + negative)).log().mean())
     assert with_positive > 0
-    sure = [torch.tensor([p]).log() for p in (0.9, 0.9)]
-    few = [torch.tensor([[0.01, 0.02]]).log()] * 2
-    assert vpkit.min_max_loss(*sure, *few, include_positive=False) < 0  # not bounded below, as the spec warns
+    sure = torch.tensor([[0.9, 0.01, 0.02]]).log()
+    classes = torch.tensor([[0, 1, 2]])
+    assert vpkit.min_max_loss(sure, sure, classes, include_positive=False) < 0  # not bounded below, as the spec warns
 
 
 def test_hard_negatives_are_the_most_probable_wrong_classes():
@@ -171,3 +175,26 @@ def test_harmonic_mean():
     assert vpkit.harmonic_mean(0.4, 0.4) == pytest.approx(0.4)
     assert vpkit.harmonic_mean(0.952, 0.1722) == pytest.approx(0.2916, abs=1e-4)  # DPT on Flowers102, corrected
     assert vpkit.harmonic_mean(0, 0) == 0
+
+
+def test_named_images_select_what_a_loop_selects():
+    torch.manual_seed(0)
+    clip, names = FrozenCLIP(open_clip.CLIP(**SMALL)), ("cat", "dog", "cow")
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    split = vpkit.NamedImages(clip, vpkit.ImageSet(images, torch.tensor([0, 1, 2, 0, 1]), names), ratio=0.3, seed=3)
+    text = torch.nn.functional.normalize(torch.randn(3, clip.embed_dim), dim=1)
+    found = split.select(lambda features: (20 * features @ text.T).log_softmax(-1), 2)
+    for i in range(5):
+        scores = {}
+        plain = (20 * clip.encode_image(images[i : i + 1] / 255) @ text.T).log_softmax(-1)[0]
+        for c in plain.topk(2).indices.tolist():
+            top = split.pairs.tops[i : i + 1]
+            shown = vpkit.paste(images[i : i + 1] / 255, split.strips[c : c + 1], top)
+            scores[c] = max(plain[c], (20 * clip.encode_image(shown) @ text.T).log_softmax(-1)[0, c])
+        assert int(found.prediction[i]) == max(scores, key=scores.get)
+    assert split.strips.shape == (3, 3, 10, 32)
+    positions = torch.cat([index for index, _ in split.batches(2)])
+    assert sorted(positions.tolist()) == list(range(5))
+    again = vpkit.NamedImages(clip, split.images, ratio=0.3, seed=4)
+    assert torch.equal(again.strips, split.strips)  # one colour a class, whatever the seed of the places
+    assert not torch.equal(again.pairs.tops, split.pairs.tops)

@@ -1,7 +1,7 @@
 """vpkit: visual prompting in plain PyTorch, the package behind the book of the same name."""
 
 from vpkit.attention_maps import class_attention, share_inside
-from vpkit.baselines import FineTuned, linear_probe
+from vpkit.baselines import FineTuned, linear_probe, tip_adapter_votes
 from vpkit.classifiers import PromptedClassifier, count_parameters
 from vpkit.clip_models import CLIP_MODELS, load_clip
 from vpkit.context_prompts import ContextPrompt, ContextShift, GeneratedContext, TextPromptedClassifier
@@ -23,7 +23,7 @@ from vpkit.label_mapping import (
     random_mapping,
 )
 from vpkit.name_selection import Reselected, hard_negatives, harmonic_mean, min_max_loss, reselect
-from vpkit.pasted_features import PastedFeatures
+from vpkit.pasted_features import NamedImages, PastedFeatures
 from vpkit.pixel_prompts import ExpandPrompt, PadPrompt, PatchPrompt
 from vpkit.prompt_files import load_prompt, save_prompt, study_prompts
 from vpkit.rendered_names import paste, render_class_names, strip_tops
@@ -62,6 +62,7 @@ __all__ = [
     "ImageSet",
     "LabelMapping",
     "LinearMapping",
+    "NamedImages",
     "PadPrompt",
     "PastedFeatures",
     "PatchPrompt",
@@ -117,6 +118,7 @@ __all__ = [
     "start",
     "strip_tops",
     "study_prompts",
+    "tip_adapter_votes",
     "train_epoch",
     "warmup_cosine",
 ]

@@ -1,11 +1,11 @@
-"""What prompting is compared with: a linear probe (chapter 1) and full fine-tuning (chapter 3)."""
+"""What prompting is compared with: linear probe (chapter 1), full fine-tuning (chapter 3), Tip-Adapter (chapter 5)."""
 
 from copy import deepcopy
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, one_hot, pad
 
 from vpkit.frozen_models import FrozenModel
 
@@ -117,3 +117,18 @@ def _features(model, batches):
     parts = [(model.features(images).cpu(), labels.cpu()) for images, labels in batches]
     features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     return features.double().numpy(), labels.numpy()
+
+
+def tip_adapter_votes(features: Tensor, keys: Tensor, labels: Tensor, num_target: int, sharpness: float = 5.5):
+    """Tip-Adapter: image features (..., D) get votes (..., T) from the training features they resemble.
+
+    A key k of class c adds exp(-sharpness (1 - cosine)) to class c; the votes are added to zero-shot logits.
+
+    Args:
+        keys: (N, D) unit features of the training images, or what training made of them (Tip-Adapter-F).
+        labels: (N,) their classes.
+        sharpness: the paper's beta for ImageNet.
+
+    Source: Zhang et al. 2022 (Tip-Adapter), Eqs. 4 and 5, with its alpha of 1. Explained in chapter 5.
+    """
+    return torch.exp(-sharpness * (1 - features @ keys.T)) @ one_hot(labels, num_target).to(features.dtype)

@@ -24,23 +24,21 @@ def hard_negatives(logits: Tensor, labels: Tensor, count: int = 5) -> Tensor:
     return wrong.topk(min(count, logits.shape[1] - 1), dim=1).indices
 
 
-def min_max_loss(
-    plain: Tensor, true_pasted: Tensor, wrong_plain: Tensor, wrong_pasted: Tensor, include_positive: bool = True
-) -> Tensor:
+def min_max_loss(plain: Tensor, with_name: Tensor, named: Tensor, include_positive: bool = True) -> Tensor:
     """The min-max contrastive loss, mean over the batch, from *log* probabilities.
 
     Args:
-        plain: (B,) log p(y | x).
-        true_pasted: (B,) log p(y | x_y), the name of the true class on the image.
-        wrong_plain: (B, K) log p(c_k | x) of the negatives.
-        wrong_pasted: (B, K) log p(c_k | x_{c_k}), each with its own name on the image.
+        plain: (B, T) log p(c | x).
+        with_name: (B, 1 + K) log p(c | x_c), each class with its own name on the image.
+        named: (B, 1 + K) the classes c: first the true one, then K wrong ones.
         include_positive: InfoNCE with the positive in the denominator, log(1 + e^L). False is Eq. 3 as printed, which
             is not bounded below.
 
     Source: Shi & Yang 2023, Eq. 3. Explained in chapter 5.
     """
-    positive = torch.minimum(plain, true_pasted)
-    negative = torch.maximum(wrong_plain, wrong_pasted).logsumexp(1)
+    without = plain.gather(1, named)
+    positive = torch.minimum(without[:, 0], with_name[:, 0])
+    negative = torch.maximum(without[:, 1:], with_name[:, 1:]).logsumexp(1)
     printed = negative - positive
     return (torch.nn.functional.softplus(printed) if include_positive else printed).mean()
 

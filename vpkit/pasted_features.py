@@ -5,9 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vpkit.rendered_names import paste
+from vpkit.datasets.feature_set import FeatureSet, cache_features
+from vpkit.datasets.image_set import Batches, ImageSet
+from vpkit.frozen_clip import FrozenCLIP
+from vpkit.name_selection import Reselected, reselect
+from vpkit.rendered_names import paste, render_class_names, strip_tops
 
-__all__ = ["PastedFeatures"]
+__all__ = ["NamedImages", "PastedFeatures"]
 
 
 class PastedFeatures:
@@ -55,3 +59,61 @@ class PastedFeatures:
         self.table[self.encoded : end] = features
         self.row[pairs] = torch.arange(self.encoded, end)
         self.encoded = end
+
+
+class NamedImages:
+    """Images with their features, and with the rendered names of their classes to paste on them.
+
+    Args:
+        clip: the frozen model.
+        images: as large as the model takes.
+        ratio: height of the strips as a share of the side.
+        location: of the strip: "random" (drawn once for each image), "top" or "bottom".
+        seed: of the places. The colours of the names do not depend on it.
+
+    Attributes:
+        features, labels: (N, D) and (N,) of the plain images.
+        strips: (T, 3, h, s) uint8; floats in [0, 1] may be put in their place before the first use of `pairs`.
+        pairs: `PastedFeatures`.
+
+    Raises:
+        ValueError: as `render_class_names` and `strip_tops`.
+
+    Source: Shi & Yang 2023, Sec. 3.2.1. Explained in chapter 5.
+    """
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        images: ImageSet,
+        ratio: float = 1 / 7,
+        location: str = "random",
+        seed: int = 0,
+    ):
+        self.images, self.labels, self.class_names = images, images.labels, images.class_names
+        self.features = cache_features(clip.encode_image, images).images
+        side = images.images.shape[3]
+        height = round(ratio * side)
+        tops = strip_tops(len(images), side, height, location, seed)
+        self.strips = render_class_names(self.class_names, side, height).to(images.images.device)
+        self.pairs = PastedFeatures(clip.encode_image, images.images, self.strips, tops)
+
+    def batches(self, batch_size: int) -> Batches:
+        """Shuffled batches of (positions (B,), labels (B,))."""
+        positions = torch.arange(len(self.labels), device=self.labels.device)
+        return FeatureSet(positions, self.labels, self.class_names).batches(batch_size, shuffle=True)
+
+    @torch.no_grad()
+    def select(self, log_p: Callable[[Tensor], Tensor], count: int = 5) -> Reselected:
+        """The best of the top candidates, with and without their names; see `reselect`.
+
+        Args:
+            log_p: image features (..., D) to log probabilities (..., T).
+            count: number K of candidates.
+        """
+
+        def pasted(candidates: Tensor) -> Tensor:
+            found = log_p(self.pairs(torch.arange(len(candidates), device=candidates.device), candidates))
+            return found.gather(2, candidates[..., None])[..., 0]
+
+        return reselect(log_p(self.features), pasted, count)
