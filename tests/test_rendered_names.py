@@ -198,3 +198,18 @@ def test_named_images_select_what_a_loop_selects():
     again = vpkit.NamedImages(clip, split.images, ratio=0.3, seed=4)
     assert torch.equal(again.strips, split.strips)  # one colour a class, whatever the seed of the places
     assert not torch.equal(again.pairs.tops, split.pairs.tops)
+
+
+def test_an_attack_counts_who_follows_the_writing():
+    """The stand-in reads: an image with a strip has the feature of the name, one without that of its own class."""
+    images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    split = vpkit.NamedImages(
+        FrozenCLIP(open_clip.CLIP(**SMALL)), vpkit.ImageSet(images, torch.arange(4), tuple("abcd"))
+    )
+    text = torch.eye(4)
+    split.features = 0.9 * text[[0, 1, 2, 2]]  # the last one is wrong even when plain
+    split.pairs = lambda image, target: text[target]
+    found = split.attacked(text, torch.tensor([1, 2, 3, 2]))
+    assert list(found["plain"].values()) == [0.75, 0.0, 0.25]
+    assert list(found["true name"].values()) == [1.0, 1.0, 0.0]
+    assert list(found["wrong name"].values()) == [0.0, 0.0, 1.0]

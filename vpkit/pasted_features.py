@@ -117,3 +117,30 @@ class NamedImages:
             return found.gather(2, candidates[..., None])[..., 0]
 
         return reselect(log_p(self.features), pasted, count)
+
+    @torch.no_grad()
+    def attacked(self, text: Tensor, wrong: Tensor) -> dict[str, dict[str, float]]:
+        """What a written name does: shares of the images, for the plain ones, with the true name, with a wrong one.
+
+        Args:
+            text: (T, D) unit text features.
+            wrong: (N,) a wrong class for each image.
+
+        Returns:
+            For each of "plain", "true name", "wrong name": the share that is "right", whose "true score" was "raised"
+            above that of the plain image, and that was "called by the wrong name".
+
+        Source: Shi & Yang 2023, Fig. 1b; the attack is that of Goh et al. 2021.
+        """
+        own, rows = (self.features * text[self.labels]).sum(1), {}
+        for view, written in {"plain": None, "true name": self.labels, "wrong name": wrong}.items():
+            positions = torch.arange(len(wrong), device=wrong.device)
+            shown = self.features if written is None else self.pairs(positions, written[:, None])[:, 0]
+            said, raised = (shown @ text.T).argmax(1), (shown * text[self.labels]).sum(1) > own
+            shares = {
+                "right": said == self.labels,
+                "true score raised": raised,
+                "called by the wrong name": said == wrong,
+            }
+            rows[view] = {name: float(share.float().mean()) for name, share in shares.items()}
+        return rows
