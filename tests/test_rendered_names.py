@@ -203,9 +203,8 @@ def test_named_images_select_what_a_loop_selects():
 def test_an_attack_counts_who_follows_the_writing():
     """The stand-in reads: an image with a strip has the feature of the name, one without that of its own class."""
     images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
-    split = vpkit.NamedImages(
-        FrozenCLIP(open_clip.CLIP(**SMALL)), vpkit.ImageSet(images, torch.arange(4), tuple("abcd"))
-    )
+    images = vpkit.ImageSet(images, torch.arange(4), tuple("abcd"))
+    split = vpkit.NamedImages(FrozenCLIP(open_clip.CLIP(**SMALL)), images, ratio=0.3)
     text = torch.eye(4)
     split.features = 0.9 * text[[0, 1, 2, 2]]  # the last one is wrong even when plain
     split.pairs = lambda image, target: text[target]

@@ -70,10 +70,11 @@ class NamedImages:
         ratio: height of the strips as a share of the side.
         location: of the strip: "random" (drawn once for each image), "top" or "bottom".
         seed: of the places. The colours of the names do not depend on it.
+        strips: (T, 3, h, s) uint8 or in [0, 1], such as learned ones, in place of those that are rendered.
 
     Attributes:
         features, labels: (N, D) and (N,) of the plain images.
-        strips: (T, 3, h, s) uint8; floats in [0, 1] may be put in their place before the first use of `pairs`.
+        strips: (T, 3, h, s).
         pairs: `PastedFeatures`.
 
     Raises:
@@ -89,14 +90,15 @@ class NamedImages:
         ratio: float = 1 / 7,
         location: str = "random",
         seed: int = 0,
+        strips: Tensor | None = None,
     ):
         self.images, self.labels, self.class_names = images, images.labels, images.class_names
         self.features = cache_features(clip.encode_image, images).images
         side = images.images.shape[3]
-        height = round(ratio * side)
-        tops = strip_tops(len(images), side, height, location, seed)
-        self.strips = render_class_names(self.class_names, side, height).to(images.images.device)
-        self.pairs = PastedFeatures(clip.encode_image, images.images, self.strips, tops)
+        if strips is None:
+            strips = render_class_names(self.class_names, side, round(ratio * side)).to(images.images.device)
+        self.strips, tops = strips, strip_tops(len(images), side, strips.shape[2], location, seed)
+        self.pairs = PastedFeatures(clip.encode_image, images.images, strips, tops)
 
     def batches(self, batch_size: int) -> Batches:
         """Shuffled batches of (positions (B,), labels (B,))."""
