@@ -19,7 +19,9 @@ def test_both_icons_are_inside_their_boxes_and_nothing_else_is():
         for left, top, right, bottom in boxes:
             inside[top:bottom, left:right] = True
             assert mask[top:bottom, left:right].any()
-            assert 12 <= max(right - left, bottom - top) <= 48 * 0.65
+        (target, distractor) = [max(right - left, bottom - top) for left, top, right, bottom in boxes]
+        assert 0.4 * 48 <= target <= 0.85 * 48
+        assert 0.2 * 48 <= distractor <= 0.5 * 48
         assert not (mask & ~inside).any()
 
 

@@ -25,8 +25,8 @@ class IconPairs(NamedTuple):
 def icon_pairs(split: str, per_class: int, size: int = 96, seed: int = 0) -> IconPairs:
     """Pairs of icons: the target from the first half of the classes of `icons`, the distractor from the second.
 
-    Both have the same colour and cover 40 to 55 % of the side; the target is left, right, above or below of the
-    distractor. A model that does not know which half is asked for can only guess which of the two is meant.
+    Both have the same colour. The target takes 55 to 61 % of the side, the distractor, in the opposite corner,
+    30 to 36 %.
 
     Args:
         split: "train", "val" or "test"; different random numbers.
@@ -62,11 +62,15 @@ def _draw(rng: np.random.Generator, size: int, classes: tuple[int, int]) -> tupl
         colour, background = rng.integers(0, 256, (2, 3))
         if abs((colour - background) @ _LUMA) >= 70:
             break
-    direction = rng.choice([(-1, 0), (1, 0), (0, -1), (0, 1)])
-    image, boxes = np.broadcast_to(background.astype(np.float64), (size, size, 3)), []
-    for class_index, sign in zip(classes, (1, -1), strict=True):
-        extent, jitter, angle = rng.uniform(0.40, 0.46), rng.uniform(-0.02, 0.02, 2), rng.uniform(-20, 20)
-        shift = sign * 0.25 * direction + jitter
+    corner, boxes = rng.choice([-1, 1], 2), []
+    image = np.broadcast_to(background.astype(np.float64), (size, size, 3))
+    for class_index, smallest, offset in zip(classes, (0.55, 0.30), (0.13, -0.30), strict=True):
+        extent, jitter, angle = (
+            rng.uniform(smallest, smallest + 0.06),
+            rng.uniform(-0.02, 0.02, 2),
+            rng.uniform(-20, 20),
+        )
+        shift = offset * corner + jitter
         mask = placed_mask(class_index, size, extent, shift, angle)
         boxes.append(mask.getbbox())
         alpha = np.asarray(mask, dtype=np.float64)[..., None] / 255
