@@ -29,6 +29,7 @@ _TEMPLATES = ["padding", "fixed patch", "random patch"]  # one pixel has one siz
 _WORDINGS = ("a sketch of a {}.", "a painting of the {}.")
 _GROWTH = ["FLM", "ILM soft + Hungarian"]  # beside ILM itself
 _FEWER = ["ILM soft", "ILM soft + Hungarian", "BLM+", "linear mapping", "full fine-tuning"]
+_PAIRS = {"methods": [], "pair_methods": ["DPT"], "shifted": [], "epochs": 12}
 _BRIEF = {"methods": [], "shifted": [], "epochs": 12}
 STUDIES = {
     "01_visual_prompting": [
@@ -75,6 +76,22 @@ STUDIES = {
             _BRIEF | {"context_length": 16},
             _BRIEF | {"location": "top"},
             _BRIEF | {"include_positive": False},
+        )
+    ],
+    "06_dpt": [
+        point | {"seed": seed}
+        for seed in SEEDS
+        for point in (
+            {"shots": 16, "epochs": 4, "pair_methods": []},
+            {"shots": 1, "epochs": 16, "pair_methods": []},
+            {"pair_methods": [], "new_methods": ["CoOp", "VPT", "VLP", "DPT"]},
+            *({"dataset": "textile", "shots": n, "epochs": 16, "pair_methods": []} for n in (1, 4, 16)),
+            _PAIRS | {"pair_methods": ["CoOp", "VPT", "VLP", "DPT"]},
+            *(_PAIRS | {"alpha": alpha} for alpha in (0.0, 1.0)),
+            *(_PAIRS | {"candidates": count} for count in (1, 33)),
+            *(_PAIRS | {"num_tokens": count} for count in (1, 30)),
+            _PAIRS | {"aware_blocks": [1, 2, 3, 4]},
+            _PAIRS | {"guided_epochs": 0},
         )
     ],
 }
