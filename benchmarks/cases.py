@@ -153,6 +153,73 @@ def mapping_pass(args) -> dict:
     return {"seconds": _per_call(step, args.steps, device)}
 
 
+def logoprompt(args) -> dict:
+    """LoGoPrompt's epochs on icons: seconds of the first and of a later one, and test accuracy at the end.
+
+    The plain variant encodes the image and its 1 + K pasted copies in every step, at a new place each time.
+    """
+    device, cached = chosen_device(), args.variant == "vpkit"
+    clip = vpkit.load_clip("tiny", device)
+    load = partial(vpkit.load_dataset, "icons", size=clip.image_size, seed=args.seed)
+    shots, test_images = load("train").few_shot(args.shots, args.seed).to(device), load("test", subset=264).to(device)
+    train, test = (vpkit.NamedImages(clip, images, seed=args.seed) for images in (shots, test_images))
+    torch.manual_seed(args.seed)
+    prompt = vpkit.ContextPrompt(clip, train.class_names, words="a photo of a", class_specific=True)
+    optimizer = torch.optim.SGD(prompt.parameters(), lr=0.1, momentum=0.9)
+    batches, height = train.batches(args.batch), train.strips.shape[2]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, vpkit.cosine(args.epochs, len(batches)))
+
+    def log_p(features):
+        return (clip.logit_scale * features @ prompt().T).log_softmax(-1)
+
+    def fresh(index, named):  # (B, 1 + K, D) features of pasted images, encoded now
+        images = shots.images[index].float().repeat_interleave(named.shape[1], 0) / 255
+        tops = vpkit.strip_tops(len(images), clip.image_size, height)
+        pasted = vpkit.paste(images, train.strips[named.flatten()], tops)
+        return clip.encode_image(pasted).view(*named.shape, -1)
+
+    seconds = []
+    for _ in range(args.epochs):
+        wait(device)
+        started = perf_counter()
+        for index, labels in batches:
+            with torch.no_grad():
+                plain_features = train.features[index] if cached else clip.encode_image(shots.images[index] / 255)
+            plain_log_p = log_p(plain_features)
+            named = torch.cat([labels[:, None], vpkit.hard_negatives(plain_log_p, labels, 5)], 1)
+            with torch.no_grad():
+                features = train.pairs(index, named) if cached else fresh(index, named)
+            with_name = log_p(features).gather(2, named[..., None])[..., 0]
+            loss = vpkit.min_max_loss(plain_log_p, with_name, named)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        wait(device)
+        seconds.append(perf_counter() - started)
+    with torch.no_grad():
+        accuracy = (test.select(log_p, 5).prediction == test.labels).float().mean().item()
+    return {"seconds": seconds[-1], "first_epoch_seconds": seconds[0], "accuracy": accuracy}
+
+
+def dpt(args) -> dict:
+    """Seconds for one training step of DPT on tiny-vit; the plain variant embeds images and runs CLIP every time."""
+    device = chosen_device()
+    torch.manual_seed(0)
+    clip = vpkit.load_clip("tiny-vit", device)
+    images = vpkit.load_dataset("icons", "val", size=clip.image_size, subset=max(66, args.batch)).to(device)
+    names = images.class_names
+    written = clip.encode_text(vpkit.fill_templates("a photo of a {}.", names))
+    aware = vpkit.ClassAwareTokens(clip.embed_dim, clip.network.visual.positional_embedding.shape[1], len(names))
+    tokens = vpkit.TokenPrompt(clip, 10, class_aware={4: aware})
+    text = vpkit.ContextPrompt(clip, names, words="a photo of a")
+    model = vpkit.DualPromptClassifier(clip, tokens, written, text).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    split = vpkit.embed_images(clip, images) if args.variant == "vpkit" else images
+    batches = [next(iter(split.batches(args.batch)))]
+    return {"seconds": _per_call(lambda: vpkit.train_epoch(model, batches, optimizer), args.steps, device)}
+
+
 def _per_call(call, steps: int, device) -> float:
     call()
     wait(device)
@@ -163,7 +230,10 @@ def _per_call(call, steps: int, device) -> float:
     return (perf_counter() - started) / steps
 
 
-CASES = {"ilm_vp": ilm_vp, "clip_vp": clip_vp, "peak": peak, "mapping_pass": mapping_pass}
+CASES = {
+    "ilm_vp": ilm_vp, "clip_vp": clip_vp, "logoprompt": logoprompt, "dpt": dpt, "peak": peak,
+    "mapping_pass": mapping_pass,
+}  # fmt: skip
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,6 +241,7 @@ if __name__ == "__main__":
     parser.add_argument("variant", choices=["vpkit", "plain", "plain, model trainable"])
     for name, default in {
         "epochs": 3, "train": 990, "classes": 66, "canvas": 112, "batch": 16, "steps": 5, "matmul": 2048,
+        "shots": 16, "seed": 0,
     }.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--architecture", default="ViT-B-32")

@@ -27,11 +27,23 @@ FULL = [  # name, case, variants, options
     ("ILM-VP run, 990 images, 3 epochs", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 3, "train": 990}),
     ("ILM-VP, one epoch", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 1, "train": 990}),
     ("CLIP-VP step, ViT-B/32, batch 16, 100 classes", "clip_vp", ["vpkit", "plain"], {"steps": 2, "classes": 100}),
+    *(
+        (
+            f"LoGoPrompt epoch, icons, 16 shots, seed {seed}",
+            "logoprompt",
+            ["vpkit", "plain"],
+            {"epochs": 4, "batch": 32, "seed": seed},
+        )
+        for seed in (0, 1, 2)
+    ),
+    ("DPT step, tiny-vit, batch 32", "dpt", ["vpkit", "plain"], {"batch": 32}),
     ("prompt step, Lite0, batch 16", "peak", ["vpkit"], {"steps": 20}),
 ]
 TOY = [
     ("ILM-VP run", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 1, "train": 16, "classes": 8, "canvas": 64}),
     ("CLIP-VP step", "clip_vp", ["vpkit", "plain"], {"steps": 1, "batch": 2, "classes": 4}),
+    ("LoGoPrompt epoch", "logoprompt", ["vpkit", "plain"], {"epochs": 1, "batch": 32, "shots": 1}),
+    ("DPT step", "dpt", ["vpkit", "plain"], {"steps": 1, "batch": 2}),
     ("prompt step", "peak", ["vpkit"], {"steps": 1, "batch": 2, "canvas": 64, "matmul": 256}),
 ]
 GROWTH = {  # what grows, at which values; the rest stays

@@ -71,6 +71,7 @@ STUDIES = {
             {"shots": 16, "epochs": 8, "methods": ["base to new"]},
             *({"shots": shots, "epochs": epochs} for shots, epochs in ((1, 64), (2, 48), (8, 12))),
             *({"shots": 16, "epochs": 8, "methods": [], "dataset": name} for name in ("mnist5k", "textile")),
+            {"shots": 16, "epochs": 12, "methods": [], "dataset": "icons:inverted"},
             _BRIEF,
             *(_BRIEF | {"strip_ratio": ratio} for ratio in (0.0714, 0.286)),
             _BRIEF | {"context_length": 16},
