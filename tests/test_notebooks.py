@@ -128,5 +128,7 @@ def test_it_uses_only_public_names(code):
 def test_each_has_a_stored_study(chapter):
     study = vpkit.load_study(chapter.stem)
     assert sorted(study["seed"].unique()) == [0, 1, 2]
-    assert study["test_accuracy"].between(0, 1).all()
-    assert (study["n_test"] >= 100).all()
+    tested = study.dropna(subset=["test_accuracy"])  # some methods are only tested on new classes, or on pairs
+    assert len(tested) > len(study) / 2
+    assert tested["test_accuracy"].between(0, 1).all()
+    assert (tested["n_test"] >= 100).all()

@@ -151,3 +151,28 @@ def test_what_chapter_4_claims_holds_in_its_study():
     assert (icons["VP+TP+LM"] > icons["VP+TP"]).all()
     assert (icons["VP+TP"] >= icons["zero-shot"]).all()
     assert (study.groupby(["dataset", "method"])["seed"].nunique() == 3).all()
+
+
+def test_what_chapter_5_claims_holds_in_its_study():
+    study = vpkit.load_study("05_logoprompt")
+    icons = study.query("dataset == 'icons' and shots == 16").groupby("method")[["test_accuracy", "called_as_written"]]
+    assert (icons.count()["test_accuracy"].dropna().loc[["CoOp", "LoGoPrompt"]] == 3).all()
+    mean = icons.mean()
+    assert mean["test_accuracy"]["LoGoPrompt"] >= mean["test_accuracy"]["CoOp"] > mean["test_accuracy"]["zero-shot"]
+    assert mean["called_as_written"]["LoGoPrompt"] < 0.05 < 0.2 < mean["called_as_written"]["CoOp"]
+    assert mean["test_accuracy"]["LoGoPrompt, shared"] < mean["test_accuracy"]["zero-shot"]
+    new = study.dropna(subset=["new"]).groupby("method")["new"].mean()
+    assert new["zero-shot"] > new["LoGoPrompt, first stage"]
+
+
+def test_what_chapter_6_claims_holds_in_its_study():
+    study = vpkit.load_study("06_dpt")
+    icons = study.query("dataset == 'icons' and shots == 16").pivot_table(
+        index="seed", columns="method", values="test_accuracy"
+    )
+    assert len(icons) == 3
+    for method in ("CoOp", "VPT", "VLP", "DPT"):
+        assert icons[method].mean() > icons["zero-shot"].mean()
+    looks = study.query("epochs == 12").dropna(subset=["on_target"])
+    looks = looks[looks.groupby("method")["seed"].transform("nunique") == 3].groupby("method")["on_target"].mean()
+    assert (looks[["VPT", "VLP", "DPT"]] > looks["zero-shot"]).all()

@@ -1,3 +1,4 @@
+import json
 import random
 import subprocess
 import sys
@@ -64,6 +65,16 @@ def test_a_result_table_becomes_one_run_a_row(tmp_path):
     runs = vpkit.load_runs(tmp_path).set_index("method")
     assert runs.loc["FLM", ["test_accuracy", "n_test", "seed", "seconds"]].tolist() == [0.25, 4, 4, 2.0]
     assert runs.loc["linear probe", "history"] == []
+
+
+@pytest.mark.usefixtures("notebook")
+def test_a_number_that_a_method_does_not_have_is_left_out(tmp_path):
+    table = pd.DataFrame({"method": ["CoOp", "mine"], "test_accuracy": [0.5, 0.25], "new": [0.75, None]}, dtype=object)
+    vpkit.save_table(tmp_path, table)
+    kept = {path.name.split("-")[1]: json.loads(path.read_text())["metrics"] for path in tmp_path.iterdir()}
+    assert kept == {"CoOp": {"test_accuracy": 0.5, "new": 0.75}, "mine": {"test_accuracy": 0.25}}
+    with pytest.raises(ValueError, match="metrics are not finite: new"):
+        vpkit.save_table(tmp_path, table.astype({"new": float}))
 
 
 def test_a_string_where_a_list_belongs_is_refused():
