@@ -80,20 +80,27 @@ STUDIES = {
         )
     ],
     "06_dpt": [
-        point | {"seed": seed}
-        for seed in SEEDS
-        for point in (
-            {"shots": 16, "epochs": 4, "pair_methods": []},
-            {"shots": 1, "epochs": 16, "pair_methods": []},
-            {"pair_methods": [], "new_methods": ["CoOp", "VPT", "VLP", "DPT"]},
-            *({"dataset": "textile", "shots": n, "epochs": 16, "pair_methods": []} for n in (1, 4, 16)),
-            _PAIRS | {"pair_methods": ["CoOp", "VPT", "VLP", "DPT"]},
-            _PAIRS | {"alpha": 0.0},
-            *(_PAIRS | {"candidates": count} for count in (1, 33)),
-            _PAIRS | {"num_tokens": 30},
-            _PAIRS | {"aware_blocks": [1, 2, 3, 4]},
-            _PAIRS | {"guided_epochs": 0},
-        )
+        *(
+            point | {"seed": seed}
+            for seed in SEEDS
+            for point in (
+                {"shots": 16, "epochs": 4, "pair_methods": []},
+                {"shots": 1, "epochs": 16, "pair_methods": []},
+                {"pair_methods": [], "new_methods": ["CoOp", "VPT", "VLP", "DPT"]},
+                {"dataset": "textile", "shots": 16, "epochs": 16, "pair_methods": []},
+                _PAIRS | {"pair_methods": ["CoOp", "VPT", "VLP", "DPT"]},
+            )
+        ),
+        *(  # one seed
+            _PAIRS | point | {"seed": 0}
+            for point in (
+                {"alpha": 0.0},
+                {"candidates": 1},
+                {"num_tokens": 30},
+                {"aware_blocks": [1, 2, 3, 4]},
+                {"guided_epochs": 0},
+            )
+        ),
     ],
 }
 
