@@ -70,9 +70,8 @@ def plot_against(tables: dict, column: str = "test_accuracy"):
     """
     figure, axes = plt.subplots(1, len(tables), figsize=(3.4 * len(tables), 2.6), squeeze=False, layout="constrained")
     for axis, (x, rows) in zip(axes[0], tables.items(), strict=True):
-        sns.lineplot(
-            rows, x=x, y=column, hue="method", palette=METHOD_COLORS, marker="o", errorbar=("pi", 100), ax=axis
-        )
+        palette = {method: METHOD_COLORS.get(method, "#777777") for method in rows["method"].unique()}
+        sns.lineplot(rows, x=x, y=column, hue="method", palette=palette, marker="o", errorbar=("pi", 100), ax=axis)
         axis.set(xlabel=x.replace("_", " "), ylabel=column.replace("_", " "), xticks=sorted(rows[x].unique()))
         axis.yaxis.set_major_formatter("{x:.0%}")
         axis.legend(fontsize=7)
