@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from vpkit.embedded_images import transformer_of
 from vpkit.frozen_clip import FrozenCLIP
 
 __all__ = ["class_attention", "share_inside"]
@@ -27,27 +28,19 @@ def class_attention(clip: FrozenCLIP, encode: Callable[[Tensor], object], images
 
     Source: Xing et al. 2023, Figs. 1 and 7. Explained in chapter 6.
     """
-    blocks = getattr(getattr(clip.network.visual, "transformer", None), "resblocks", None)
-    if blocks is None:
-        raise ValueError(
-            f"the image tower is a {type(clip.network.visual).__name__}: attention maps need a transformer, "
-            "such as tiny-vit or ViT-B-32"
-        )
-    inputs = []
-    handle = blocks[-1].ln_1.register_forward_hook(lambda _module, _inputs, output: inputs.append(output))
+    visual = transformer_of(clip, "attention maps")
+    block, inputs = visual.transformer.resblocks[-1], []
+    handle = block.ln_1.register_forward_hook(lambda _module, _inputs, output: inputs.append(output))
     try:
         encode(images)
     finally:
         handle.remove()
     if not inputs:
         raise ValueError("encode(images) did not run this CLIP's image tower: pass a function that does")
-    attention, hidden = blocks[-1].attn, inputs[-1]  # a classifier may run the plain image first; its own pass is last
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    query, key, _ = nn.functional.linear(hidden, weight, bias).chunk(3, dim=-1)
-    query, key = (x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (query[:, :1], key))
-    scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5  # (B, heads, 1, n)
-    patches = clip.network.visual.positional_embedding.shape[0] - 1
-    found = scores.softmax(-1)[:, :, 0, 1 : 1 + patches].mean(1).float()
+    hidden = inputs[-1]  # a classifier may run the plain image first; its own pass is last
+    _, weights = block.attn(hidden[:, :1], hidden, hidden, need_weights=True)  # (B, 1, n), mean over heads
+    patches = visual.positional_embedding.shape[0] - 1
+    found = weights[:, 0, 1 : 1 + patches].float()
     side = round(patches**0.5)
     return (found / found.sum(1, keepdim=True)).view(-1, side, side)
 

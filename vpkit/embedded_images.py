@@ -86,12 +86,14 @@ def finished_features(clip: FrozenCLIP, hidden: Tensor) -> Tensor:
     return normalize((pooled if visual.proj is None else pooled @ visual.proj).float(), dim=-1)
 
 
-def transformer_of(clip: FrozenCLIP) -> nn.Module:
+def transformer_of(clip: FrozenCLIP, needed_by: str = "tokens") -> nn.Module:
+    """The image tower, if it is a transformer; else a ValueError that says what needs one."""
     from open_clip.transformer import VisionTransformer
 
     visual = clip.network.visual
     if not isinstance(visual, VisionTransformer):
         raise ValueError(
-            f"the image tower is a {type(visual).__name__}: tokens need a transformer, such as tiny-vit or ViT-B-32"
+            f"the image tower is a {type(visual).__name__}: {needed_by} need a transformer, "
+            "such as tiny-vit or ViT-B-32"
         )
     return visual

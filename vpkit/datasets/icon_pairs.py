@@ -6,10 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpkit.datasets.icons import ICON_NAMES, IMAGES_PER_CLASS, placed_mask
+from vpkit.datasets.icons import ICON_NAMES, IMAGES_PER_CLASS, distinct_colours, placed_mask
 from vpkit.datasets.image_set import ImageSet
-
-_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class IconPairs(NamedTuple):
@@ -58,10 +56,7 @@ def icon_pairs(split: str, per_class: int, size: int = 96, seed: int = 0) -> Ico
 
 
 def _draw(rng: np.random.Generator, size: int, classes: tuple[int, int]) -> tuple[np.ndarray, list]:
-    while True:
-        colour, background = rng.integers(0, 256, (2, 3))
-        if abs((colour - background) @ _LUMA) >= 70:
-            break
+    colour, background = distinct_colours(rng)
     corner, boxes = rng.choice([-1, 1], 2), []
     image = np.broadcast_to(background.astype(np.float64), (size, size, 3))
     for class_index, smallest, offset in zip(classes, (0.55, 0.30), (0.13, -0.30), strict=True):

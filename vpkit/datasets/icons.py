@@ -45,10 +45,7 @@ def draw_icon(size: int, seed: int, split: str, class_index: int, image_index: i
     adds Gaussian noise; "textured" fills the background with stripes.
     """
     rng = np.random.default_rng([seed, list(IMAGES_PER_CLASS).index(split), class_index, image_index])
-    while True:  # about two draws in three are far enough apart
-        foreground, background = rng.integers(0, 256, (2, 3))
-        if abs((foreground - background) @ _LUMA) >= 70:
-            break
+    foreground, background = distinct_colours(rng)
     extent, shift, angle = rng.uniform(0.60, 0.95), rng.uniform(-0.08, 0.08, 2), rng.uniform(-20, 20)
     if style == "inverted":
         extent *= 0.66  # the glyph must fit the disc it is cut from
@@ -86,6 +83,14 @@ def load_icons(split: str, seed: int, style: str = "plain") -> Source:
         return draw_icon(size, seed, split, *divmod(int(i), per_class), style)
 
     return Source(labels, ICON_NAMES, decode, fingerprint=f"{split} {seed} {style}")
+
+
+def distinct_colours(rng: np.random.Generator) -> np.ndarray:
+    """Two random colours (2, 3), at least 70 grey levels apart."""
+    while True:  # about two draws in three are far enough apart
+        colours = rng.integers(0, 256, (2, 3))
+        if abs((colours[0] - colours[1]) @ _LUMA) >= 70:
+            return colours
 
 
 def placed_mask(class_index: int, size: int, extent: float, shift: np.ndarray, angle: float) -> Image.Image:

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import seaborn as sns
 
-from vpkit.plots.style import CHANCE, METHOD_COLORS, finished
+from vpkit.plots.style import CHANCE, METHOD_COLORS, colors_of, finished
 
 
 def plot_history(histories: dict, value: str = "val_accuracy", label: str = "validation accuracy", chance=None):
@@ -33,7 +33,7 @@ def plot_accuracies(table, column: str = "test_accuracy", by: str | None = None,
     """
     present = list(dict.fromkeys(table["method"]))
     order = sorted(present, key=lambda m: list(METHOD_COLORS).index(m) if m in METHOD_COLORS else len(METHOD_COLORS))
-    palette = {method: METHOD_COLORS.get(method, "#777777") for method in order}
+    palette = colors_of(order)
     groups = [("", table)] if by is None else list(table.groupby(by, sort=False))
     size = (1.3 + 2.6 * len(groups), 0.3 * len(order) + 0.8)
     figure, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False, layout="constrained")
@@ -70,7 +70,7 @@ def plot_against(tables: dict, column: str = "test_accuracy"):
     """
     figure, axes = plt.subplots(1, len(tables), figsize=(3.4 * len(tables), 2.6), squeeze=False, layout="constrained")
     for axis, (x, rows) in zip(axes[0], tables.items(), strict=True):
-        palette = {method: METHOD_COLORS.get(method, "#777777") for method in rows["method"].unique()}
+        palette = colors_of(rows["method"].unique())
         sns.lineplot(rows, x=x, y=column, hue="method", palette=palette, marker="o", errorbar=("pi", 100), ax=axis)
         axis.set(xlabel=x.replace("_", " "), ylabel=column.replace("_", " "), xticks=sorted(rows[x].unique()))
         axis.yaxis.set_major_formatter("{x:.0%}")

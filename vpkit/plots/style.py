@@ -48,6 +48,11 @@ METHOD_COLORS = {
 CHANCE = {"color": "#999999", "linestyle": ":", "linewidth": 1}
 
 
+def colors_of(methods) -> dict[str, str]:
+    """Each method's colour, grey for those the book does not know."""
+    return {method: METHOD_COLORS.get(method, "#777777") for method in methods}
+
+
 def set_style() -> None:
     """The book's look: small figures, light grid."""
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.8)
