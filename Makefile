@@ -34,8 +34,9 @@ smoke: setup  ## one papermill run of each chapter on tiny parameters
 pages: setup  ## the book from the committed outputs, every warning an error
 	.venv/bin/jupyter-book build book/ --all -q -W --keep-going --path-output _build/pages
 
-studies: setup  ## rerun the three-seed studies that the figures read (hours on 2 cores: name one to tools/run_studies.py)
-	.venv/bin/python tools/run_studies.py
+studies: setup  ## rerun the three-seed studies that the figures read (hours on 2 cores)
+	for grid in grids/studies/*.yaml; do .venv/bin/python -m vpkit.sweep $$grid --out _build/studies \
+		--json vpkit/data/studies/$$(basename $$grid .yaml).json || exit 1; done
 
 bench: setup  ## times against the plain way to write the methods, kept in benchmarks/results/
 	.venv/bin/python benchmarks/run.py --out benchmarks/results/$(shell date +%F).json

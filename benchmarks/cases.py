@@ -44,7 +44,7 @@ def icon_folder(root: Path, per_class: dict[str, int], classes: int) -> Path:
 def ilm_vp(args) -> dict:
     """A full run of ILM-VP from a folder of images, decoding included; then accuracy on its test split."""
     device = chosen_device()
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     sizes = (round(args.canvas * 80 / 112), args.canvas)
     with tempfile.TemporaryDirectory() as name:
         per_class = {"train": max(1, args.train // args.classes), "val": 1, "test": 8}
@@ -106,8 +106,99 @@ def clip_vp(args) -> dict:
     return {"seconds": _per_call(step, args.steps, device)}
 
 
+def coop(args) -> dict:
+    """Seconds for one training step of CoOp (4 learned words); ours starts from image features computed once."""
+    import open_clip
+
+    device = chosen_device()
+    torch.manual_seed(args.seed)
+    if args.architecture == "tiny":
+        clip = vpkit.load_clip("tiny", device)
+    else:  # random weights: as fast as any
+        clip = vpkit.FrozenCLIP(open_clip.create_model(args.architecture, force_quick_gelu=True).eval().to(device))
+    names = ICON_NAMES[: args.classes]
+    images = torch.rand(args.batch, 3, clip.image_size, clip.image_size, device=device)
+    labels = torch.randint(len(names), (args.batch,), device=device)
+    if args.variant == "vpkit":
+        started = perf_counter()
+        with torch.no_grad():
+            features = clip.encode_image(images)
+        wait(device)
+        caching = perf_counter() - started
+        prompt = vpkit.ContextPrompt(clip, names, 4)
+        classifier = vpkit.TextPromptedClassifier(prompt, clip.logit_scale)
+        optimizer = torch.optim.SGD(prompt.parameters(), lr=0.002)
+        step = partial(vpkit.train_epoch, classifier, [(features, labels)], optimizer)
+        return {"seconds": _per_call(step, args.steps, device), "caching_seconds": caching}
+    tokens = clip.tokenize([f"X X X X {name}." for name in names])
+    context = (0.02 * torch.randn(4, clip.text_width)).to(device).requires_grad_()
+    optimizer = torch.optim.SGD([context], lr=0.002)
+    normalised = (images - clip.mean[:, None, None]) / clip.std[:, None, None]
+    step = partial(plain.plain_coop_step, clip.network, tokens, normalised, labels, context, optimizer)
+    return {"seconds": _per_call(step, args.steps, device), "caching_seconds": 0.0}
+
+
+def flowers(args) -> dict:
+    """A whole ILM-VP run at the size of Flowers102 (4,093 + 2,463 images of 128 px, 102 classes), images and weights
+    random: ResNet-18 at 224 px, a new mapping every epoch, validation every 10. Decoding is not part of it.
+    """
+    from torchvision.models import resnet18
+
+    device = chosen_device()
+    torch.manual_seed(0)
+    names = tuple(map(str, range(102)))
+
+    def random_set(n):
+        labels = torch.arange(n) % 102
+        return vpkit.ImageSet(torch.randint(0, 256, (n, 3, 128, 128), dtype=torch.uint8), labels, names).to(device)
+
+    train, test = random_set(max(102, args.train)), random_set(max(102, args.train * 2463 // 4093))
+    network = resnet18()
+    classes = tuple(map(str, range(1000)))
+    frozen = vpkit.FrozenModel(network, classes, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), network.fc)
+    frozen = frozen.to(device, memory_format=torch.channels_last)
+    prompt = vpkit.ExpandPrompt(128, args.canvas).to(device)
+    classifier = vpkit.PromptedClassifier(prompt, frozen, vpkit.identity_mapping(102).to(device))
+    optimizer = torch.optim.Adam(prompt.parameters(), lr=0.01)
+    wait(device)
+    started = perf_counter()
+    for epoch in range(1, args.epochs + 1):
+        classifier.mapping = vpkit.frequency_mapping(vpkit.count_predictions(frozen, prompt, train.batches(512)))
+        vpkit.train_epoch(classifier, train.batches(args.batch, shuffle=True), optimizer)
+        if epoch % 10 == 0:
+            vpkit.evaluate(classifier, test.batches(512))
+    wait(device)
+    return {"seconds": perf_counter() - started}
+
+
+def prompt_step(args, device):
+    """A frozen model by the name of its architecture and a prompt of the papers' size, as a closure over one step."""
+    from torchvision.models import resnet50
+
+    name = args.architecture
+    if name == "ViT-B-32":
+        import open_clip
+
+        clip = vpkit.FrozenCLIP(open_clip.create_model(name, force_quick_gelu=True).eval().to(device))
+        prompt, image = vpkit.PadPrompt(224, 30, scale=clip.std.cpu()), 224
+        model = clip.zero_shot([f"This is a photo of a {name}" for name in ICON_NAMES])
+    elif name == "resnet50":
+        network, classes = resnet50(), tuple(map(str, range(1000)))
+        model = vpkit.FrozenModel(network, classes, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), network.fc)
+        prompt, image = vpkit.ExpandPrompt(128, 224), 128
+    else:
+        model, image = vpkit.load_frozen("efficientnet_lite0", device), round(args.canvas * 80 / 112)
+        prompt = vpkit.ExpandPrompt(image, args.canvas)
+    model = model.to(device, memory_format=torch.channels_last)
+    classifier = vpkit.PromptedClassifier(prompt.to(device), model, vpkit.identity_mapping(66).to(device))
+    optimizer = torch.optim.Adam(prompt.parameters(), lr=0.01)
+    images = torch.rand(args.batch, 3, image, image, device=device)
+    batches = [(images, torch.randint(66, (args.batch,), device=device))]
+    return partial(vpkit.train_epoch, classifier, batches, optimizer)
+
+
 def peak(args) -> dict:
-    """Achieved FLOP/s of a prompt step on the source model, and of a large matmul and convolution beside it."""
+    """Achieved FLOP/s of a prompt step, and of a large matmul and convolution beside it, in the same precision."""
     from torch.utils.flop_counter import FlopCounterMode
 
     device = chosen_device()
@@ -121,15 +212,10 @@ def peak(args) -> dict:
     with torch.no_grad():
         flops = 2 * args.batch * 28 * 28 * 256 * 256 * 9
         conv = flops / _per_call(lambda: convolution(x), args.steps, device)
-    frozen = vpkit.load_frozen("efficientnet_lite0", device)
-    prompt = vpkit.ExpandPrompt(round(args.canvas * 80 / 112), args.canvas).to(device)
-    classifier = vpkit.PromptedClassifier(prompt, frozen, vpkit.identity_mapping(66).to(device))
-    optimizer = torch.optim.Adam(prompt.parameters(), lr=0.01)
-    images = torch.rand(args.batch, 3, *(2 * [round(args.canvas * 80 / 112)]), device=device)
-    batches = [(images, torch.randint(66, (args.batch,), device=device))]
+    step = prompt_step(args, device)
     with FlopCounterMode(display=False) as counter:
-        vpkit.train_epoch(classifier, batches, optimizer)
-    seconds = _per_call(lambda: vpkit.train_epoch(classifier, batches, optimizer), args.steps, device)
+        step()
+    seconds = _per_call(step, args.steps, device)
     achieved = counter.get_total_flops() / seconds
     return {
         "seconds": seconds,
@@ -231,8 +317,8 @@ def _per_call(call, steps: int, device) -> float:
 
 
 CASES = {
-    "ilm_vp": ilm_vp, "clip_vp": clip_vp, "logoprompt": logoprompt, "dpt": dpt, "peak": peak,
-    "mapping_pass": mapping_pass,
+    "ilm_vp": ilm_vp, "clip_vp": clip_vp, "logoprompt": logoprompt, "dpt": dpt, "coop": coop, "peak": peak,
+    "mapping_pass": mapping_pass, "flowers": flowers,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -103,3 +103,23 @@ def plain_clip_step(network, tokens, images, labels, mean, std, program, optimiz
     loss.backward()
     optimizer.step()
     return loss.item()
+
+
+def plain_coop_step(network, tokens, images, labels, context, optimizer):
+    """One step of CoOp: images encoded again, every sentence at full length, loss read back.
+
+    `tokens` (T, context_length) are "X X X X <name>."; `context` (M, W) stands in for the X.
+    """
+    with torch.no_grad():
+        features = normalize(network.visual(images), dim=1)
+    embedded = network.token_embedding(tokens)
+    length = len(context)
+    hidden = torch.cat([embedded[:, :1], context.expand(len(tokens), -1, -1), embedded[:, 1 + length :]], 1)
+    hidden = network.transformer(hidden + network.positional_embedding, attn_mask=network.attn_mask)
+    ends = network.ln_final(hidden)[torch.arange(len(tokens)), tokens.argmax(1)]
+    text = normalize(ends @ network.text_projection, dim=1)
+    loss = cross_entropy(network.logit_scale.exp() * features @ text.T, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()

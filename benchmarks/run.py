@@ -1,9 +1,10 @@
 """Run the benchmarks and keep the numbers (make bench).
 
-    python benchmarks/run.py [--toy] [--repeats 3] [--out FILE.json]
+    python benchmarks/run.py [--toy | --gpu] [--repeats 3] [--out FILE.json]
 
 Each measurement runs in a process of its own; variants are interleaved, so that whatever else the machine does hits
-all of them. Medians with the lowest and highest. --toy takes a minute and only proves that the scripts work.
+all of them. Repeats are seeds 0, 1, 2. Medians with the lowest and highest. --toy takes a minute and only proves that
+the scripts work; --gpu measures what the targets for a GPU ask for.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from datetime import date
 from pathlib import Path
 
 import frequency_mapping
+import torch
 
 from vpkit.results import provenance
 
@@ -29,23 +31,45 @@ FULL = [  # name, case, variants, options
     ("CLIP-VP step, ViT-B/32, batch 16, 100 classes", "clip_vp", ["vpkit", "plain"], {"steps": 2, "classes": 100}),
     *(
         (
-            f"LoGoPrompt epoch, icons, 16 shots, seed {seed}",
-            "logoprompt",
+            f"CoOp step, {architecture}, batch 32, {classes} classes",
+            "coop",
             ["vpkit", "plain"],
-            {"epochs": 4, "batch": 32, "seed": seed},
+            {"steps": 3, "batch": 32, "classes": classes, "architecture": architecture},
         )
-        for seed in (0, 1, 2)
+        for architecture, classes in (("tiny", 3), ("tiny", 66), ("ViT-B-32", 3), ("ViT-B-32", 66))
     ),
+    ("LoGoPrompt epoch, icons, 16 shots", "logoprompt", ["vpkit", "plain"], {"epochs": 4, "batch": 32}),
     ("DPT step, tiny-vit, batch 32", "dpt", ["vpkit", "plain"], {"batch": 32}),
-    ("prompt step, Lite0, batch 16", "peak", ["vpkit"], {"steps": 20}),
+    *(
+        (f"prompt step, {architecture}, batch {batch}", "peak", ["vpkit"], options | {"batch": batch})
+        for architecture, batch, options in (
+            ("Lite0", 16, {"steps": 20, "architecture": "efficientnet_lite0"}),
+            ("resnet50", 16, {"steps": 3, "architecture": "resnet50"}),
+            ("ViT-B-32", 16, {"steps": 3, "architecture": "ViT-B-32"}),
+        )
+    ),
 ]
+GPU = [  # what only a GPU can answer, at its batch sizes
+    ("ILM-VP run, 2970 images, 10 epochs", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 10, "train": 2970, "batch": 256}),
+    ("Flowers102-sized ILM-VP, ResNet-18, 200 epochs", "flowers", ["vpkit"],
+     {"epochs": 200, "train": 4093, "batch": 256, "canvas": 224}),
+    *(
+        (f"prompt step, {name}, batch 256", "peak", ["vpkit"], {"steps": 30, "batch": 256, "architecture": name})
+        for name in ("resnet50", "ViT-B-32")
+    ),
+    ("LoGoPrompt epoch, icons, 16 shots", "logoprompt", ["vpkit", "plain"], {"epochs": 4, "batch": 32}),
+    ("DPT step, tiny-vit, batch 32", "dpt", ["vpkit", "plain"], {"batch": 32}),
+]  # fmt: skip
 TOY = [
     ("ILM-VP run", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 1, "train": 16, "classes": 8, "canvas": 64}),
     ("CLIP-VP step", "clip_vp", ["vpkit", "plain"], {"steps": 1, "batch": 2, "classes": 4}),
+    ("CoOp step", "coop", ["vpkit", "plain"], {"steps": 1, "batch": 2, "classes": 4, "architecture": "tiny"}),
     ("LoGoPrompt epoch", "logoprompt", ["vpkit", "plain"], {"epochs": 1, "batch": 32, "shots": 1}),
     ("DPT step", "dpt", ["vpkit", "plain"], {"steps": 1, "batch": 2}),
-    ("prompt step", "peak", ["vpkit"], {"steps": 1, "batch": 2, "canvas": 64, "matmul": 256}),
-]
+    ("Flowers102-sized run", "flowers", ["vpkit"], {"epochs": 1, "train": 8, "batch": 8, "canvas": 160}),
+    ("prompt step", "peak", ["vpkit"],
+     {"steps": 1, "batch": 2, "canvas": 64, "matmul": 256, "architecture": "efficientnet_lite0"}),
+]  # fmt: skip
 GROWTH = {  # what grows, at which values; the rest stays
     "train": (128, 256, 512, 1024),
     "classes": (8, 32, 128, 512),
@@ -83,16 +107,19 @@ def slope(points: dict[int, float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     repeats = 1 if args.toy else args.repeats
     results = {"date": str(date.today()), "repeats": repeats, **provenance(), "cases": {}, "growth": {}}
-    for name, case, variants, options in TOY if args.toy else FULL:
+    if args.gpu and not torch.cuda.is_available():
+        parser.error("--gpu: this machine has no usable GPU")
+    for name, case, variants, options in GPU if args.gpu else TOY if args.toy else FULL:
         runs = {variant: [] for variant in variants}
-        for _ in range(repeats):
+        for seed in range(repeats):
             for variant in variants:
-                runs[variant].append(measure(case, variant, options))
+                runs[variant].append(measure(case, variant, options | {"seed": seed}))
         results["cases"][name] = {variant: summary(found) for variant, found in runs.items()}
         ours = results["cases"][name]["vpkit"]["seconds"]["median"]
         print(name)

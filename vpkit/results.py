@@ -97,14 +97,16 @@ def save_run(
 def load_runs(folder: str | Path, pattern: str = "*.json"):
     """All runs under `folder` as a pandas table: method, parameters, metrics and seconds as columns.
 
+    A file may hold one run, or a list of runs as `vpkit.sweep --json` writes it; `folder` may be such a file.
+
     Raises:
         FileNotFoundError: no matching file.
         ValueError: a file that is not a run; the message names it.
     """
-    paths = sorted(Path(folder).rglob(pattern))
+    paths = [Path(folder)] if Path(folder).is_file() else sorted(Path(folder).rglob(pattern))
     if not paths:
         raise FileNotFoundError(f"no run ({pattern}) under {folder}: run a notebook with -p results_dir {folder} first")
-    return _table(_read_run(path) for path in paths)
+    return _table(run for path in paths for run in _read_runs(path))
 
 
 def load_study(name: str):
@@ -144,15 +146,16 @@ def load_paper_results(paper: str | None = None, table: str | None = None):
     return results.reset_index(drop=True)
 
 
-def _read_run(path: Path) -> dict:
+def _read_runs(path: Path) -> list[dict]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["format"] != _FORMAT:
-            raise ValueError(f"format {record['format']}, this vpkit reads {_FORMAT}")
-        record["method"], record["parameters"], record["metrics"]
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for record in (records := found if isinstance(found, list) else [found]):
+            if record["format"] != _FORMAT:
+                raise ValueError(f"format {record['format']}, this vpkit reads {_FORMAT}")
+            record["method"], record["parameters"], record["metrics"], record["seconds"], record["hardware"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a run written by vpkit.save_run ({error}); move it away") from error
-    return record
+    return records
 
 
 def _table(records: Iterable[dict]):
