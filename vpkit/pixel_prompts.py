@@ -93,12 +93,13 @@ class ExpandPrompt(nn.Module):
         canvas_size: side of the result; 3 * (canvas_size^2 - r^2) parameters.
         start: "grey" passes a zero program through a sigmoid, a border of 0.5 (the released code); "zero" starts
             from true zero padding (the paper's h(x, 0)), clamped to [0, 1], gradients passing the clamp.
+        free: (r, r) bool, pixels of the image that are prompt too; the images are 0 there (ILM-VP's ABIDE).
 
     Raises:
-        ValueError: an image larger than the canvas, an unknown `start`, or images of another size.
+        ValueError: an image larger than the canvas, an unknown `start`, or images or `free` of another size.
     """
 
-    def __init__(self, image_size: int, canvas_size: int, start: str = "grey"):
+    def __init__(self, image_size: int, canvas_size: int, start: str = "grey", free: Tensor | None = None):
         super().__init__()
         if not 1 <= image_size <= canvas_size:
             raise ValueError(f"image_size={image_size}: expected 1..{canvas_size}, the image must fit its canvas")
@@ -108,7 +109,13 @@ class ExpandPrompt(nn.Module):
         right = (canvas_size - image_size) // 2
         left = canvas_size - image_size - right
         self.padding = (left, right, left, right)
-        inside = pad(torch.ones(image_size, image_size, dtype=torch.bool), self.padding)
+        inside = torch.ones(image_size, image_size, dtype=torch.bool)
+        if free is not None:
+            free = torch.as_tensor(free)
+            if free.shape != inside.shape or free.dtype != torch.bool:
+                raise ValueError(f"free is {tuple(free.shape)} {free.dtype}: expected {tuple(inside.shape)} bool")
+            inside &= ~free
+        inside = pad(inside, self.padding)
         self.register_buffer("position", torch.where(~inside.flatten())[0], persistent=False)
         self.pixels = nn.Parameter(torch.zeros(3, len(self.position)))
 

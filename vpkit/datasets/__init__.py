@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from vpkit.cache import cache_folder
+from vpkit.datasets.abide import load_abide
 from vpkit.datasets.embedded import load_digits, load_mnist5k, load_textile
 from vpkit.datasets.feature_set import FeatureSet, cache_features
 from vpkit.datasets.folder import SPLITS, load_folder
@@ -16,6 +17,14 @@ from vpkit.datasets.icon_pairs import icon_pairs
 from vpkit.datasets.icons import load_icons
 from vpkit.datasets.image_cache import cached_images
 from vpkit.datasets.image_set import Batches, ImageSet
+from vpkit.datasets.paper_sets import (
+    IMAGENET_FOLDERS,
+    load_imagenet_domain,
+    load_imagenet_variant,
+    load_resisc45,
+    load_ucf101,
+    load_wilds,
+)
 from vpkit.datasets.sampling import stratified_choice
 from vpkit.datasets.source import Source
 from vpkit.datasets.torchvision_sets import TORCHVISION_SETS, load_torchvision
@@ -67,6 +76,21 @@ def _torchvision(name, classes, native_size, batch_size=None, **templates):
     return DatasetRow(load, classes, native_size, entry.split_rule, source, True, batch_size, **templates)
 
 
+def _on_disk(load, classes, native_size, split, source, batch_size=None, **templates):
+    return DatasetRow(load, classes, native_size, split, source, True, batch_size, **templates)
+
+
+def _imagenet_variant(variant, classes):
+    load = partial(load_imagenet_variant, variant)
+    return _on_disk(load, classes, 224, "70 / 10 / 20 % (seeded)", IMAGENET_FOLDERS[variant])
+
+
+def _wilds(name, classes, **templates):
+    split = "official; val and test out of distribution"
+    return _on_disk(partial(load_wilds, name), classes, 224, split, "package wilds", **templates)
+
+
+_ACTION = "a photo of a person doing {}."
 _FIFTH = "test: 20 %; val: 10 % of the rest (seeded)"
 DATASETS: dict[str, DatasetRow] = {
     "icons": DatasetRow(load_icons, 66, 96, "64 / 16 / 32 images a class (seeded)", "DejaVu Sans"),
@@ -88,6 +112,18 @@ DATASETS: dict[str, DatasetRow] = {
     "fgvc_aircraft": _torchvision("fgvc_aircraft", 100, 224, coop_template="a photo of a {}, a type of aircraft."),
     "clevr_count": _torchvision("clevr_count", 8, 224, template="This is a photo of {} objects"),
     "imagenet": _torchvision("imagenet", 1000, 224),
+    "ucf101": _on_disk(
+        load_ucf101, 101, 128, "CoOp's file, else official lists 01", "middle frames", 256, coop_template=_ACTION
+    ),
+    "resisc45": _on_disk(load_resisc45, 45, 224, "60 / 20 / 20 %, by lists or seeded", "NWPU-RESISC45"),
+    "abide": _on_disk(partial(load_abide, ""), 2, 200, "90 / 10 % as ILM-VP; val: 10 % of train", "ABIDE, CC200", 64),
+    "imagenet_v2": _imagenet_variant("v2", 1000),
+    "imagenet_sketch": _imagenet_variant("sketch", 1000),
+    "imagenet_a": _imagenet_variant("a", 200),
+    "imagenet_r": _imagenet_variant("r", 200),
+    "iwildcam": _wilds("iwildcam", 182),
+    "fmow": _wilds("fmow", 62),
+    "camelyon17": _wilds("camelyon17", 2, template="a tissue region {} tumor"),
 }
 
 
@@ -131,7 +167,7 @@ def load_dataset(
         raise ValueError(f"size={size}: expected a side of at least 1 pixel")
     counts = torch.bincount(torch.from_numpy(source.labels), minlength=len(source.class_names))
     empty = [name for name, count in zip(source.class_names, counts.tolist(), strict=True) if count == 0]
-    if empty:
+    if empty and not source.may_lack_classes:
         raise ValueError(f"{name}/{split} has no image of: {', '.join(empty)}")
     images, labels = cached_images(f"{name}-{split}", source, size)
     image_set = ImageSet(images, labels, source.class_names, name, split)
@@ -147,13 +183,18 @@ def _source(name, split, seed, root, download) -> tuple[Source, int]:
         return load_folder(Path(rest), split, seed), 224
     if base == "icons" and rest:
         return load_icons(split, seed, style=rest), DATASETS["icons"].native_size
-    if name not in DATASETS:
-        raise ValueError(f"unknown dataset {name!r}: expected one of {', '.join(DATASETS)}, folder:PATH or icons:STYLE")
-    row = DATASETS[name]
+    variants = {"imagenet": load_imagenet_domain, "abide": load_abide}
+    if name not in DATASETS and not (base in variants and rest):
+        raise ValueError(
+            f"unknown dataset {name!r}: expected one of {', '.join(DATASETS)}, folder:PATH, icons:STYLE, "
+            "imagenet:v2, :sketch, :a, :r, or abide:upper, :scrambled"
+        )
+    row = DATASETS[base]
     if not row.on_disk:
         return row.load(split, seed), row.native_size
     root = Path(root or os.environ.get("VPKIT_DATA") or cache_folder() / "data").expanduser()
-    return row.load(split, seed, root, download), row.native_size
+    load = partial(variants[base], rest) if rest else row.load
+    return load(split, seed, root, download), row.native_size
 
 
 def _wanted(available, classes, subset, fraction, name) -> int | None:

@@ -18,19 +18,22 @@ class Source:
         class_names: the T names, in label order.
         decode: `decode(i, size)` returns image i as (size, size, 3) uint8.
         fingerprint: changes when the images behind it do; part of the cache's name.
+        may_lack_classes: a split without images of some class is no mistake (WILDS, ImageNet-A).
     """
 
     labels: np.ndarray
     class_names: tuple[str, ...]
     decode: Callable[[int, int], np.ndarray]
     fingerprint: str = ""
+    may_lack_classes: bool = False
 
     def part(self, positions: Sequence[int]) -> "Source":
         """The images at `positions` as a source of their own."""
         positions = np.asarray(positions, dtype=np.int64)
         fingerprint = hashlib.sha256(self.fingerprint.encode() + positions.tobytes()).hexdigest()
         decode = self.decode
-        return Source(self.labels[positions], self.class_names, lambda i, size: decode(positions[i], size), fingerprint)
+        taken = lambda i, size: decode(positions[i], size)  # noqa: E731
+        return Source(self.labels[positions], self.class_names, taken, fingerprint, self.may_lack_classes)
 
 
 def file_source(paths: Sequence[str | Path], labels: Sequence[int], class_names: Sequence[str]) -> Source:

@@ -55,7 +55,7 @@ def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root
         FileNotFoundError: the files are not there; the message says where they belong.
     """
     if (split_file := _split_file(root, row)) is not None:
-        return _coop_split(split_file, split)
+        return load_coop_split(split_file, split)
     place = root / row.folder if row.own_root else root
     arguments = row.splits.get(split) or row.splits.get("train") or {}
     options = {"download": download} if row.takes_download else {}
@@ -103,7 +103,7 @@ def _split_file(root: Path, row: TorchvisionSet) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-def _coop_split(path: Path, split: str) -> Source:
+def load_coop_split(path: Path, split: str) -> Source:
     """A `split_zhou_*.json`: {"train": [[relative path, label, class name], ...], "val": ..., "test": ...}."""
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ def _coop_split(path: Path, split: str) -> Source:
 
 
 # Where the images of a split file lie, below the folder that holds it.
-_IMAGE_FOLDERS = (".", "images", "jpg", "2750", "SUN397", "101_ObjectCategories", "caltech-101")
+_IMAGE_FOLDERS = (".", "images", "jpg", "2750", "SUN397", "101_ObjectCategories", "caltech-101", "UCF-101-midframes")
 # German traffic signs in label order, as ILM-VP names them.
 GTSRB_NAMES = (
     "20 speed", "30 speed", "50 speed", "60 speed", "70 speed", "80 speed", "80 lifted", "100 speed", "120 speed",
