@@ -3,7 +3,7 @@ PYTHON ?= python3
 PYTEST = .venv/bin/python -m pytest
 CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 
-.PHONY: setup book test lint unit notebooks smoke pages studies bench bench-toy tidy clean
+.PHONY: setup book test lint unit notebooks smoke pages browser studies bench bench-gpu bench-toy tidy clean
 
 setup: .venv/installed
 
@@ -16,7 +16,7 @@ setup: .venv/installed
 book: setup  ## run every chapter afresh, then build the HTML from those outputs
 	.venv/bin/python tools/build_book.py
 
-test: lint unit notebooks smoke pages bench-toy
+test: lint unit notebooks smoke pages browser bench-toy
 
 lint: setup
 	.venv/bin/ruff check .
@@ -34,15 +34,23 @@ smoke: setup  ## one papermill run of each chapter on tiny parameters
 pages: setup  ## the book from the committed outputs, every warning an error
 	.venv/bin/jupyter-book build book/ --all -q -W --keep-going --path-output _build/pages
 
+browser: pages  ## the built book in headless Chromium; skipped where there is none
+	$(PYTEST) tests/browser
+
 studies: setup  ## rerun the three-seed studies that the figures read (hours on 2 cores)
 	for grid in grids/studies/*.yaml; do .venv/bin/python -m vpkit.sweep $$grid --out _build/studies \
 		--json vpkit/data/studies/$$(basename $$grid .yaml).json || exit 1; done
 
 bench: setup  ## times against the plain way to write the methods, kept in benchmarks/results/
-	.venv/bin/python benchmarks/run.py --out benchmarks/results/$(shell date +%F).json
+	.venv/bin/python benchmarks/run.py --out benchmarks/results/$(shell date +%F)-cpu.json
+	.venv/bin/python benchmarks/cpu_settings.py --out benchmarks/results/$(shell date +%F)-cpu-settings.json
+
+bench-gpu: setup  ## what the targets for a GPU ask for, on a machine that has one
+	.venv/bin/python benchmarks/run.py --gpu --out benchmarks/results/$(shell date +%F)-gpu.json
 
 bench-toy: setup  ## the same at toy size: proves that the scripts work, says nothing about speed
 	.venv/bin/python benchmarks/run.py --toy
+	.venv/bin/python benchmarks/cpu_settings.py --toy
 
 tidy: setup  ## run every chapter at its defaults and commit-ready store its outputs
 	.venv/bin/python tools/build_book.py --store

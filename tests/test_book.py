@@ -62,3 +62,10 @@ def test_the_examples_of_the_extending_page_run():
     assert len(blocks) == 6
     assert namespace["history"]["train_loss"][-1] < namespace["history"]["train_loss"][0]
     assert namespace["stripes"].class_names == ("horizontal", "vertical")
+
+
+def test_every_test_named_on_the_page_on_speed_is_one():
+    written = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", (ROOT / "book" / "performance.md").read_text())
+    assert len(named) > 12
+    assert [name for name in named if f"def {name}(" not in written] == []

@@ -1,5 +1,7 @@
 """Figures are checked for what they show; how they look is looked at in the built book."""
 
+import re
+
 import matplotlib.text
 import pandas as pd
 import pytest
@@ -127,6 +129,26 @@ def test_a_list_shows_tables():
     assert "a!" in shown.value
     control.value = "b"
     assert "b!" in shown.value
+
+
+def test_a_page_without_a_kernel_has_some_positions_drawn_in_advance():
+    draw = lambda i: plots.show_images(torch.full((1, 3, 4, 4), i / 100))  # noqa: E731
+    page = plots.slide(draw, 0, 99, 42, "image")._repr_mimebundle_()["text/html"]
+    values = [int(value) for value in re.findall(r'data-value="(\d+)"', page)]
+    assert len(values) <= 9
+    assert {0, 42, 99} <= set(values)
+    assert values == sorted(set(values))
+    assert page.count(" hidden>") == len(values) - 1
+    assert page.count("data:image/png;base64,") == len(values)
+    assert 'alt="image 42"' in page
+    assert f'max="{len(values) - 1}" value="{values.index(42)}"' in page
+
+
+def test_a_page_shows_tables_and_names_as_text():
+    draw = lambda name: pd.DataFrame({"called": [name]})  # noqa: E731
+    page = plots.browse(draw, ["a<b", "c"], "class")._repr_mimebundle_()["text/html"]
+    assert '<option value="0">a&lt;b</option>' in page
+    assert "a<b" not in page
 
 
 def test_no_widget_needs_an_answer_from_whoever_runs_the_notebook():

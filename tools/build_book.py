@@ -86,13 +86,15 @@ def tidy(notebook):
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
         if cell.cell_type == "code":
+            for output in cell.outputs:  # of a control, the page keeps what was drawn in advance
+                if output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None):
+                    output.data.pop("text/plain", None)
             cell.outputs = [output for output in cell.outputs if not _is_transient(output)]
     return notebook
 
 
 def _is_transient(output) -> bool:
-    is_widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-    return is_widget or output.get("name") == "stderr"
+    return output.get("name") == "stderr" or output.get("data", True) == {}
 
 
 def store_readme_figure(notebook) -> None:

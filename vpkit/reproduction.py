@@ -82,10 +82,10 @@ def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float
     return values.mean() - half, values.mean() + half
 
 
-def mean_and_interval(values: Iterable[float]) -> dict[str, float]:
+def mean_and_interval(values: Iterable[float], level: float = 0.95) -> dict[str, float]:
     """{"ours", "low", "high"} of some runs, in percent of accuracies in [0, 1]; NaN without any."""
     values = [100 * value for value in values]
-    low, high = interval(values)
+    low, high = interval(values, level)
     return {"ours": sum(values) / len(values) if values else math.nan, "low": low, "high": high}
 
 

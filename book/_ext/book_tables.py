@@ -17,7 +17,7 @@ class DatasetTable(Directive):
             (f"`{name}`", f"{row.classes:,}", f"{row.native_size}", row.source, row.split)
             for name, row in DATASETS.items()
         ]
-        return _table(self, ("name", "classes", "side", "images from", "splits"), rows)
+        return table_of(self, ("name", "classes", "side", "images from", "splits"), rows)
 
 
 class FrozenModelTable(Directive):
@@ -28,7 +28,7 @@ class FrozenModelTable(Directive):
             (f"`{name}`", f"{row.classes:,}", f"{row.image_size}", "yes" if row.offline else "no", row.source)
             for name, row in FROZEN_MODELS.items()
         ]
-        return _table(self, ("name", "source classes", "side", "offline", "trained on; weights"), rows)
+        return table_of(self, ("name", "source classes", "side", "offline", "trained on; weights"), rows)
 
 
 class ClipModelTable(Directive):
@@ -36,10 +36,10 @@ class ClipModelTable(Directive):
 
     def run(self):
         rows = [(f"`{name}`", f"`{target}`", about) for name, (target, about) in CLIP_MODELS.items()]
-        return _table(self, ("name", "weights", "what it is"), rows)
+        return table_of(self, ("name", "weights", "what it is"), rows)
 
 
-def _table(directive, header, rows):
+def table_of(directive, header, rows):
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     parent = nodes.container()

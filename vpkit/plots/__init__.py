@@ -6,6 +6,7 @@ from vpkit.plots.mappings import plot_dynamics, plot_gains, plot_mapping
 from vpkit.plots.results import (
     plot_accuracies,
     plot_against,
+    plot_confusion,
     plot_gain_against,
     plot_history,
     plot_sizes,
@@ -19,6 +20,7 @@ __all__ = [
     "browse",
     "plot_accuracies",
     "plot_against",
+    "plot_confusion",
     "plot_dynamics",
     "plot_gain_against",
     "plot_gains",

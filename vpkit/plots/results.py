@@ -120,3 +120,17 @@ def plot_gain_against(tables: dict, label: str):
             axis.xaxis.set_major_formatter("{x:.1%}")
         axis.legend(fontsize=6)
     return finished(figure)
+
+
+def plot_confusion(confusion, class_names):
+    """(T, T) counts, row: true class, column: predicted class; numbers in the cells of up to 12 classes."""
+    many = len(class_names)
+    side = min(9.0, 2.0 + 0.35 * many)
+    figure, axis = plt.subplots(figsize=(side, side), layout="constrained")
+    labels = list(class_names) if many <= 40 else False
+    sns.heatmap(
+        confusion.numpy(), cmap="rocket_r", cbar=False, square=True, ax=axis,
+        xticklabels=labels, yticklabels=labels, annot=many <= 12, fmt="d",
+    )  # fmt: skip
+    axis.set(xlabel="predicted", ylabel="true class")
+    return finished(figure)

@@ -7,6 +7,7 @@ from torch import Tensor, uint8
 # One colour a method throughout the book (Okabe and Ito's colour-blind safe set).
 METHOD_COLORS = {
     "unprompted": "#999999",
+    "prompt": "#0072B2",
     "linear probe": "#000000",
     "zero-shot": "#999999",
     "VP+TP": "#0072B2",

@@ -1,0 +1,91 @@
+import re
+
+import pytest
+from built_pages import HTML, pages
+
+PAGES = pages()
+CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
+
+
+def test_the_book_is_built():
+    assert len(CHAPTERS) >= 7, f"no book under {HTML}: run make pages"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_loads_without_errors_and_from_this_machine_only(open_page, name):
+    page = open_page(name)
+    page.wait_for_timeout(300)
+    assert page.complaints == []
+    assert page.title()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_its_window(open_page, name, width):
+    page = open_page(name, width)
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width + 1
+    inside = page.evaluate("""() => [...document.querySelectorAll('main img')]
+        .filter(i => !i.closest('.cell_output, table, .output')).map(i => i.getBoundingClientRect().right)""")
+    assert all(right <= width + 1 for right in inside)
+
+
+def test_equations_are_set(open_page):
+    page = open_page("notebooks/03_ilm_vp.html")
+    page.wait_for_selector("mjx-container", timeout=15_000)
+    assert page.locator("mjx-container").count() > 5
+    assert page.locator("mjx-merror").count() == 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_images_say_what_they_show(open_page, name):
+    page = open_page(name)
+    alts = page.evaluate("[...document.querySelectorAll('article img')].map(i => [i.src.slice(-60), i.alt])")
+    assert [src for src, alt in alts if not alt.strip()] == []
+    assert all(width > 0 for width in page.evaluate("[...document.querySelectorAll('img')].map(i => i.naturalWidth)"))
+
+
+def test_search_finds_label_mapping(open_page):
+    page = open_page("search.html?q=label+mapping")
+    page.wait_for_selector("#search-results li a", timeout=15_000)
+    found = page.locator("#search-results li a").all_inner_texts()
+    assert any("mapping" in text.lower() for text in found)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_within_the_book_lead_somewhere(open_page, name):
+    page = open_page(name)
+    links = page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)")
+    broken = []
+    for link in {link for link in links if link.startswith("file://")}:
+        path, _, anchor = link.removeprefix("file://").partition("#")
+        path = path.partition("?")[0]
+        target = HTML / path if not path.startswith("/") else type(HTML)(path)
+        if not target.exists() or (anchor and target.suffix == ".html" and not _has(target, anchor)):
+            broken.append(link[-100:])
+    assert broken == []
+
+
+def _has(path, anchor) -> bool:
+    return re.search(rf'(id|name)="{re.escape(anchor)}"', path.read_text(encoding="utf-8")) is not None
+
+
+def test_the_keyboard_reaches_the_contents(open_page):
+    page = open_page("intro.html")
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.getAttribute('href') || document.activeElement.tagName"))
+    assert any("01_visual_prompting" in str(where) for where in reached)
+
+
+@pytest.mark.parametrize("name", ["intro.html", *CHAPTERS])
+def test_axe_finds_nothing_serious(open_page, name):
+    axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    page = open_page(name)
+    page.wait_for_timeout(500)
+    found = axe_module.Axe().run(page).response["violations"]
+    serious = [
+        (v["id"], len(v["nodes"]), v["nodes"][0]["html"][:160]) for v in found if v["impact"] in ("serious", "critical")
+    ]
+    assert serious == []

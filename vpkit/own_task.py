@@ -1,0 +1,248 @@
+"""A folder of images to a prompted classifier: fitted, chosen on validation, saved, reloaded, asked."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from vpkit.cache import write_atomically
+from vpkit.classifiers import PromptedClassifier
+from vpkit.clip_models import CLIP_MODELS, load_clip
+from vpkit.datasets import ImageSet
+from vpkit.datasets.source import read_image
+from vpkit.frozen_models import FrozenModel, load_frozen
+from vpkit.label_mapping import LabelMapping, count_predictions, frequency_mapping, optimal_mapping
+from vpkit.pixel_prompts import ExpandPrompt, PadPrompt
+from vpkit.prompt_files import load_prompt, save_prompt
+from vpkit.results import History
+from vpkit.schedules import multistep
+from vpkit.text_prompts import clip_templates, fill_templates
+from vpkit.training import evaluate, fit
+from vpkit.weighted_mapping import WeightedMapping, bayesian_mapping, probability_mass
+
+__all__ = ["MAPPINGS", "PROMPTS", "PromptedTask", "choose_task", "fit_task", "load_task", "predict_images", "save_task"]
+
+PROMPTS = ("border", "frame")
+MAPPINGS = {  # name: (made anew before every epoch?, how)
+    "FLM": (False, lambda *seen: frequency_mapping(count_predictions(*seen))),
+    "ILM": (True, lambda *seen: frequency_mapping(count_predictions(*seen))),
+    "ILM soft + Hungarian": (True, lambda *seen: optimal_mapping(*count_predictions(*seen, with_probability=True))),
+    "BLM+": (True, lambda *seen: bayesian_mapping(probability_mass(*seen))),
+}
+
+
+@dataclass
+class PromptedTask:
+    """A prompted classifier and everything needed to build it again.
+
+    Attributes:
+        classifier: takes images of side `settings["image_size"]`.
+        class_names: the T target classes.
+        settings: model, mapping, prompt, image_size, canvas_size: what `fit_task` was given.
+        val_accuracy: in [0, 1], after the last epoch; None if unknown.
+        history: of the training.
+    """
+
+    classifier: PromptedClassifier
+    class_names: tuple[str, ...]
+    settings: dict
+    val_accuracy: float | None = None
+    history: History = field(default_factory=History)
+
+    def sized(self, images: ImageSet) -> ImageSet:
+        """The images at the side that the prompt takes."""
+        return images.resized(self.settings["image_size"])
+
+    def source_classes(self) -> list[list[str]]:
+        """For each target class the source classes it is read from, the heaviest first; at most three."""
+        names, mapping = self.classifier.model.class_names, self.classifier.mapping
+        if isinstance(mapping, LabelMapping):
+            return [[names[s]] for s in mapping.index.tolist()]
+        return [[names[s] for s in column] for column in mapping.matrix.topk(3, dim=0).indices.T.tolist()]
+
+
+def fit_task(
+    train: ImageSet,
+    val: ImageSet,
+    model: str = "efficientnet_lite0",
+    mapping: str = "ILM soft + Hungarian",
+    prompt: str = "border",
+    *,
+    canvas_size: int | None = None,
+    prompt_size: int | None = None,
+    epochs: int = 5,
+    lr: float = 0.05,
+    batch_size: int = 16,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> PromptedTask:
+    """Learn a prompt on `train`; the mapping is made before the first or before every epoch.
+
+    Args:
+        model: a row of `FROZEN_MODELS`, or of `CLIP_MODELS`: then the source classes are 81 sentences for each name.
+        mapping: one of `MAPPINGS`.
+        prompt: "border" shrinks the image and learns what surrounds it (ILM-VP); "frame" learns what is added to the
+            outermost pixels of the full image (VP).
+        canvas_size: side of the model's input; by default 112, for CLIP its own.
+        prompt_size: width of the border or frame in pixels; by default 15 % of the canvas.
+        lr: of Adam, on pixels in units of the model's standard deviation for a frame.
+
+    Raises:
+        ValueError: an unknown model, mapping or prompt, or a prompt_size that leaves nothing of the canvas.
+
+    Explained in chapter 8.
+    """
+    if mapping not in MAPPINGS:
+        raise ValueError(f"unknown mapping {mapping!r}: expected one of {', '.join(MAPPINGS)}")
+    if prompt not in PROMPTS:
+        raise ValueError(f"unknown prompt {prompt!r}: expected one of {', '.join(PROMPTS)}")
+    torch.manual_seed(seed)
+    frozen = _source_model(model, train.class_names, device)
+    canvas_size = canvas_size or (frozen.image_size if model in CLIP_MODELS else 112)
+    prompt_size = round(0.15 * canvas_size) if prompt_size is None else prompt_size
+    if not 1 <= prompt_size < canvas_size / 2:
+        raise ValueError(
+            f"prompt_size={prompt_size}: expected 1..{(canvas_size - 1) // 2} on a {canvas_size} px canvas"
+        )
+    settings = {
+        "model": model, "mapping": mapping, "prompt": prompt, "prompt_size": prompt_size, "canvas_size": canvas_size,
+        "image_size": canvas_size - 2 * prompt_size if prompt == "border" else canvas_size,
+    }  # fmt: skip
+    learned = _build_prompt(settings, frozen)
+    start = LabelMapping(torch.arange(len(train.class_names)))
+    classifier = PromptedClassifier(learned, frozen, start).to(device)
+    task = PromptedTask(classifier, tuple(train.class_names), settings)
+    train, val = (task.sized(images).to(device) for images in (train, val))
+    anew, assign = MAPPINGS[mapping]
+
+    def remap(trained, epoch):
+        if anew or epoch == 1:
+            trained.mapping = assign(frozen, trained.prompt, train.batches(64))
+
+    batches = train.batches(batch_size, shuffle=True), val.batches(64)
+    optimizer = torch.optim.Adam(learned.parameters(), lr=lr)
+    task.history = fit(classifier, *batches, optimizer, epochs, remap, schedule=multistep, name=f"{mapping}, {prompt}")
+    task.val_accuracy = task.history["val_accuracy"][-1]
+    return task
+
+
+def choose_task(train: ImageSet, val: ImageSet, options: Sequence[dict], **usual) -> tuple[PromptedTask, pd.DataFrame]:
+    """Fit each of `options` (arguments of `fit_task`, over `usual`); the one with the best validation accuracy.
+
+    Ties go to the earlier one. Also gives a table with a row for each, in their order.
+
+    Raises:
+        ValueError: no options.
+    """
+    if not options:
+        raise ValueError("options is empty: expected at least one dict of fit_task's arguments, such as {}")
+    best, rows = None, []
+    for option in options:
+        task = fit_task(train, val, **usual | option)
+        rows.append({k: task.settings[k] for k in ("model", "mapping", "prompt")} | {"val_accuracy": task.val_accuracy})
+        if best is None or task.val_accuracy > best.val_accuracy:
+            best = task
+    return best, pd.DataFrame(rows)
+
+
+def save_task(path: str | Path, task: PromptedTask, **card) -> Path:
+    """Write prompt and mapping to `path` (.safetensors), and a card beside it (.json) for people to read.
+
+    Args:
+        card: anything to keep with it, such as the folder it was trained on.
+
+    Raises:
+        ValueError: another ending.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: expected a file name ending in .safetensors")
+    described = {
+        "settings": task.settings, "class_names": list(task.class_names), "val_accuracy": task.val_accuracy,
+        "source_classes": dict(zip(task.class_names, task.source_classes(), strict=True)), **card,
+    }  # fmt: skip
+    save_prompt(path, task.classifier.prompt, task.classifier.mapping, **described)
+    text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path.with_suffix(".json"), lambda part: part.write_text(text, encoding="utf-8"))
+    return path
+
+
+def load_task(path: str | Path, device: str | torch.device = "cpu") -> tuple[PromptedTask, dict]:
+    """What `save_task` wrote, ready to use, and its card.
+
+    Raises:
+        FileNotFoundError: no such file, or a model whose weights are not on this machine.
+        ValueError: a file that is no saved task, or is cut short.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such prompt file; vpkit.save_task or `vpkit fit` writes one")
+    try:
+        with safe_open(path, "pt") as file:
+            card = json.loads((file.metadata() or {})["card"])
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        settings, names = card["settings"], tuple(map(str, card["class_names"]))
+        model = settings["model"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a task saved by vpkit, or cut short ({error})") from error
+    frozen = _source_model(model, names, device)
+    prompt, mapping = _build_prompt(settings, frozen), _empty_mapping(path, shapes, len(names))
+    load_prompt(path, prompt, mapping)
+    classifier = PromptedClassifier(prompt, frozen, mapping).to(device).eval()
+    return PromptedTask(classifier, names, settings, card.get("val_accuracy")), card
+
+
+@torch.no_grad()
+def predict_images(task: PromptedTask, paths: Sequence[str | Path], batch_size: int = 64) -> pd.DataFrame:
+    """The class of each image file and its probability: columns `image`, `predicted`, `probability`.
+
+    Raises:
+        ValueError: a file that is not a readable image; the message names it.
+    """
+    rows = []
+    size, device = task.settings["image_size"], task.classifier.prompt.pixels.device
+    for start in range(0, len(paths), batch_size):
+        part = paths[start : start + batch_size]
+        images = torch.stack([torch.from_numpy(read_image(path, size).copy()) for path in part])
+        probabilities = probabilities_of(task, images.permute(0, 3, 1, 2).to(device))
+        best = probabilities.max(1)
+        rows += zip(map(str, part), best.indices.tolist(), best.values.tolist(), strict=True)
+    found = pd.DataFrame(rows, columns=["image", "predicted", "probability"])
+    return found.assign(predicted=[task.class_names[t] for t in found.predicted])
+
+
+@torch.no_grad()
+def probabilities_of(task: PromptedTask, images: Tensor) -> Tensor:
+    """(B, 3, h, w) uint8 to (B, T) probabilities of the target classes."""
+    return task.classifier.eval()(images.float() / 255).softmax(1)
+
+
+def evaluate_task(task: PromptedTask, images: ImageSet):
+    """`evaluate` on images of any size."""
+    return evaluate(task.classifier, task.sized(images).batches(64))
+
+
+def _source_model(name: str, class_names: Sequence[str], device) -> FrozenModel:
+    if name in CLIP_MODELS:
+        sentences = [text for template in clip_templates() for text in fill_templates(template, class_names)]
+        return load_clip(name, device).zero_shot(sentences)
+    return load_frozen(name, device)
+
+
+def _build_prompt(settings: dict, frozen: FrozenModel) -> nn.Module:
+    if settings["prompt"] == "border":
+        return ExpandPrompt(settings["image_size"], settings["canvas_size"])
+    return PadPrompt(settings["canvas_size"], settings["prompt_size"], scale=frozen.std)
+
+
+def _empty_mapping(path: Path, shapes: dict, num_target: int) -> nn.Module:
+    if shapes.get("mapping.index") == [num_target]:
+        return LabelMapping(torch.arange(num_target))
+    if len(shapes.get("mapping.matrix", ())) == 2:
+        return WeightedMapping(torch.zeros(shapes["mapping.matrix"]))
+    raise ValueError(f"{path}: its mapping does not fit {num_target} classes")
