@@ -143,7 +143,10 @@ def test_two_sweeps_into_one_folder_and_an_interrupt(grid, tmp_path):
     path = grid(grid={"seed": [0, 1]}, points=[{"action": "wait"}])
     points, out = read_grid(path), tmp_path / "out"
     command = [sys.executable, "-m", "vpkit.sweep", str(path), "--out", str(out), "--gpus", "0"]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    long = tmp_path / ("long" * 30)  # sockets below it would have too long a path
+    long.mkdir()
+    environment = os.environ | {"TMPDIR": str(long)}
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
     _wait_for(lambda: (out / points[0].key / "executed.ipynb").exists())
     _wait_for(lambda: (out / points[1].key / "started").exists())
     os.killpg(running.pid, signal.SIGINT)

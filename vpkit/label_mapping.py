@@ -71,6 +71,8 @@ def frequency_mapping(counts: Tensor, probability: Tensor | None = None, sources
         from vpkit.weighted_mapping import grouped_mapping  # it needs this module
 
         return grouped_mapping(counts, sources_per_target, probability)
+    if probability is None and not (torch.as_tensor(counts) < 0).any():
+        return LabelMapping(_most_voted(counts).to(_device_of(counts)))
     score = scores(counts, probability).T.copy()  # (T, S): one target class per row, contiguous for argmax
     num_target, num_source = score.shape
     index = np.zeros(num_target, dtype=np.int64)
@@ -87,6 +89,27 @@ def frequency_mapping(counts: Tensor, probability: Tensor | None = None, sources
         best_source[stale] = score[stale].argmax(1)
         best_score[stale] = score[stale, best_source[stale]]
     return LabelMapping(torch.from_numpy(index).to(_device_of(counts)))
+
+
+def _most_voted(counts: Tensor) -> Tensor:
+    """`frequency_mapping` of counts alone: (T,) source classes. Only cells with votes are looked at, each once."""
+    counts = torch.as_tensor(counts)
+    if counts.ndim != 2:
+        raise ValueError(f"counts are {tuple(counts.shape)}: expected (source classes, target classes)")
+    num_source, num_target = counts.shape
+    check_room(num_source, num_target)
+    cells = counts.nonzero()  # by source class, then target class: a stable sort leaves ties in that order
+    order = counts[cells[:, 0], cells[:, 1]].argsort(descending=True, stable=True)
+    index, free = [-1] * num_target, [True] * num_source
+    left = num_target
+    for source, target in cells[order].tolist():
+        if index[target] < 0 and free[source]:
+            index[target], free[source] = source, False
+            left -= 1
+            if not left:
+                break
+    unused = (source for source in range(num_source) if free[source])
+    return torch.tensor([next(unused) if source < 0 else source for source in index])  # no votes left: in order
 
 
 def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:

@@ -100,9 +100,10 @@ def run_points(
         return found
     ray = _ray()
     gpus = float(torch.cuda.is_available()) if gpus is None else gpus
-    sockets = None if address else tempfile.mkdtemp(prefix="ray", dir="/tmp" if os.name == "posix" else None)
     # Paths of sockets are limited to 107 characters, which a TMPDIR of one's own may not leave room for.
-    ray.init(address=address, include_dashboard=False, log_to_driver=False, _temp_dir=sockets, logging_level="ERROR")
+    sockets = None if address else tempfile.mkdtemp(prefix="ray", dir="/tmp" if os.name == "posix" else None)
+    ours = {"address": address} if address else {"include_dashboard": False, "_temp_dir": sockets}
+    ray.init(log_to_driver=False, logging_level="ERROR", **ours)
     pending = {}
     try:
         task = ray.remote(run_point).options(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES)
@@ -113,8 +114,10 @@ def run_points(
                 key = pending.pop(ready)
                 try:
                     found[key] = ray.get(ready)
+                except ray.exceptions.WorkerCrashedError:
+                    found[key] = f"lost its worker {_RETRIES + 1} times (killed, or out of memory?)"
                 except ray.exceptions.RayError as error:
-                    found[key] = f"lost {_RETRIES + 1} workers: {error}"
+                    found[key] = str(error)
                 if found[key]:
                     bar.write(f"{key} failed: {found[key].splitlines()[-1]}")
                 bar.update()

@@ -49,10 +49,12 @@ def peak(found: dict) -> tuple:
     for name, variants in found["cases"].items():
         values = {key: value["median"] for key, value in variants["vpkit"].items()}
         if "gflops" in values:
-            share = 100 * values["gflops"] / max(values["matmul_gflops"], values["convolution_gflops"])
-            counted = (values["gflops"], values["matmul_gflops"], values["convolution_gflops"])
-            rows.append((name, f"{values['images_per_second']:.0f}", *(f"{x:,.0f}" for x in counted), f"{share:.0f}"))
-    return ("what", "images/s", "GFLOP/s", "large matmul", "large convolution", "% of the larger"), rows
+            peaks = (values["matmul_gflops"], values["convolution_gflops"])
+            shares = [f"{100 * values['gflops'] / reached:.0f}" for reached in peaks]
+            speeds = [f"{x:,.0f}" for x in (values["images_per_second"], values["gflops"], *peaks)]
+            rows.append((name, *speeds, *shares))
+    columns = ("images/s", "GFLOP/s", "large matmul", "large convolution", "% of matmul", "% of convolution")
+    return ("what", *columns), rows
 
 
 def growth(found: dict) -> tuple:
