@@ -149,7 +149,10 @@ def load_paper_results(paper: str | None = None, table: str | None = None):
 def _read_runs(path: Path) -> list[dict]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        for record in (records := found if isinstance(found, list) else [found]):
+        records = found if isinstance(found, list) else [found]
+        if not records:
+            raise ValueError("an empty list")
+        for record in records:
             if record["format"] != _FORMAT:
                 raise ValueError(f"format {record['format']}, this vpkit reads {_FORMAT}")
             record["method"], record["parameters"], record["metrics"], record["seconds"], record["hardware"]
