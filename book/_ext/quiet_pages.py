@@ -1,4 +1,4 @@
-"""Leaves out of every page the script constants of sphinx-thebe, which jupyter-book puts in twice: an error on each page.
+"""Leaves the script constants of sphinx-thebe out of every page: jupyter-book puts them in twice, which is an error.
 
 No page of this book talks to a kernel; what is interactive was drawn in advance.
 """
