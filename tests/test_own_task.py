@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 import vpkit
 from vpkit.cli import app
-from vpkit.own_task import choose_task, fit_task, load_task, predict_images, save_task
+from vpkit.own_task import choose_task, fit_task, predict_images
 from vpkit.report import write_report
+from vpkit.saved_task import load_task, save_task
 
 QUICK = {"canvas_size": 64, "epochs": 1}
 

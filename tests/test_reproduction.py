@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 import vpkit
+from vpkit.grids import read_grid
 from vpkit.reproduction import grid_of, interval, papers_beside_ours
-from vpkit.sweep import read_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -124,3 +124,14 @@ def test_cells_of_the_tables_are_points_of_their_grids():
             plain = name.lower().replace("-", "").replace("clevr", "clevrcount")
             domain = grid in ("logoprompt_table3", "dpt_table3") and name != "ImageNet"
             assert domain or plain in names[grid], (grid, name)
+
+
+def test_the_summary_in_the_repository_is_that_of_the_code():
+    stored = pd.read_csv(ROOT / "results" / "summary.csv")
+    printed = papers_beside_ours().round(2)
+    same = stored[stored.grid != "offline"].reset_index(drop=True)
+    columns = ["paper", "table", "dataset", "method", "metric", "value", "grid", "seeds"]
+    pd.testing.assert_frame_equal(same[columns], printed[columns], check_dtype=False)
+    here = stored[stored.grid == "offline"]
+    assert (here.seeds == 3).all()
+    assert here.groupby("dataset").method.nunique().min() >= 15

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 import vpkit
-from vpkit.sweep import collect, main, read_grid, run_point, run_points
+from vpkit.grids import read_grid
+from vpkit.sweep import collect, main, run_point, run_points
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = 'dataset = "icons"\nseed = 0\naction = ""\nresults_dir = ""'
@@ -70,7 +71,7 @@ def test_code_parameters_and_version_name_a_point_prose_does_not(grid, monkeypat
     assert key(points=[{"seed": 3}], prose="Other words.") == usual
     assert key(points=[{"seed": 4}]) != usual
     assert key(points=[{"seed": 3}], body=BODY + "\n1 + 1") != usual
-    monkeypatch.setattr("vpkit.sweep.metadata.version", lambda name: "99")
+    monkeypatch.setattr("vpkit.grids.metadata.version", lambda name: "99")
     assert key(points=[{"seed": 3}]) != usual
 
 

@@ -27,6 +27,12 @@ def errors_told():
         raise typer.Exit(1) from error
 
 
+def _device() -> str:
+    import torch  # seconds to load: not for --help
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @app.command()
 def fit(
     folder: Annotated[
@@ -48,14 +54,13 @@ def fit(
     test images are not looked at here.
     """
     from vpkit import load_dataset
-    from vpkit.own_task import choose_task, save_task
-    from vpkit.session import choose_device, keep_freed_memory
+    from vpkit.own_task import choose_task
+    from vpkit.saved_task import save_task
 
-    keep_freed_memory()
     with errors_told():
         train, val = (load_dataset(f"folder:{folder}", split, size=160, seed=seed) for split in ("train", "val"))
         options = _TRIED[:1] if quick else _TRIED
-        task, tried = choose_task(train, val, options, model=model, epochs=epochs, seed=seed, device=choose_device())
+        task, tried = choose_task(train, val, options, model=model, epochs=epochs, seed=seed, device=_device())
         save_task(out, task, folder=str(folder.absolute()), seed=seed)
     print(tried.to_string(index=False, formatters={"val_accuracy": "{:.1%}".format}))
     print(f"\nchosen on {len(val)} validation images: {task.settings['mapping']}, {task.settings['prompt']}")
@@ -68,11 +73,11 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
 ) -> None:
     """Name the class of each image, with its probability."""
-    from vpkit.own_task import load_task, predict_images
-    from vpkit.session import choose_device
+    from vpkit.own_task import predict_images
+    from vpkit.saved_task import load_task
 
     with errors_told():
-        task, _ = load_task(prompt, choose_device())
+        task, _ = load_task(prompt, _device())
         found = predict_images(task, images)
     for row in found.itertuples():
         print(f"{row.probability:6.1%}  {row.predicted:<24} {row.image}")
@@ -86,12 +91,11 @@ def report(
 ) -> None:
     """Test the prompt on the images kept back, and write one HTML file about it."""
     from vpkit import load_dataset
-    from vpkit.own_task import load_task
     from vpkit.report import write_report
-    from vpkit.session import choose_device
+    from vpkit.saved_task import load_task
 
     with errors_told():
-        task, card = load_task(prompt, choose_device())
+        task, card = load_task(prompt, _device())
         test = load_dataset(f"folder:{folder or card.get('folder')}", "test", size=160, seed=card.get("seed", 0))
         write_report(out, task, test, card)
     print(f"written: {out}")

@@ -1,16 +1,13 @@
-"""A folder of images to a prompted classifier: fitted, chosen on validation, saved, reloaded, asked."""
+"""A folder of images to a prompted classifier: fitted, chosen on validation, asked."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from vpkit.cache import write_atomically
 from vpkit.classifiers import PromptedClassifier
 from vpkit.clip_models import CLIP_MODELS, load_clip
 from vpkit.datasets import ImageSet
@@ -18,14 +15,13 @@ from vpkit.datasets.source import read_image
 from vpkit.frozen_models import FrozenModel, load_frozen
 from vpkit.label_mapping import LabelMapping, count_predictions, frequency_mapping, optimal_mapping
 from vpkit.pixel_prompts import ExpandPrompt, PadPrompt
-from vpkit.prompt_files import load_prompt, save_prompt
 from vpkit.results import History
 from vpkit.schedules import multistep
 from vpkit.text_prompts import clip_templates, fill_templates
 from vpkit.training import evaluate, fit
-from vpkit.weighted_mapping import WeightedMapping, bayesian_mapping, probability_mass
+from vpkit.weighted_mapping import bayesian_mapping, probability_mass
 
-__all__ = ["MAPPINGS", "PROMPTS", "PromptedTask", "choose_task", "fit_task", "load_task", "predict_images", "save_task"]
+__all__ = ["MAPPINGS", "PROMPTS", "PromptedTask", "choose_task", "evaluate_task", "fit_task", "predict_images"]
 
 PROMPTS = ("border", "frame")
 MAPPINGS = {  # name: (made anew before every epoch?, how)
@@ -102,7 +98,7 @@ def fit_task(
     if prompt not in PROMPTS:
         raise ValueError(f"unknown prompt {prompt!r}: expected one of {', '.join(PROMPTS)}")
     torch.manual_seed(seed)
-    frozen = _source_model(model, train.class_names, device)
+    frozen = source_model(model, train.class_names, device)
     canvas_size = canvas_size or (frozen.image_size if model in CLIP_MODELS else 112)
     prompt_size = round(0.15 * canvas_size) if prompt_size is None else prompt_size
     if not 1 <= prompt_size < canvas_size / 2:
@@ -113,7 +109,7 @@ def fit_task(
         "model": model, "mapping": mapping, "prompt": prompt, "prompt_size": prompt_size, "canvas_size": canvas_size,
         "image_size": canvas_size - 2 * prompt_size if prompt == "border" else canvas_size,
     }  # fmt: skip
-    learned = _build_prompt(settings, frozen)
+    learned = build_prompt(settings, frozen)
     start = LabelMapping(torch.arange(len(train.class_names)))
     classifier = PromptedClassifier(learned, frozen, start).to(device)
     task = PromptedTask(classifier, tuple(train.class_names), settings)
@@ -150,53 +146,6 @@ def choose_task(train: ImageSet, val: ImageSet, options: Sequence[dict], **usual
     return best, pd.DataFrame(rows)
 
 
-def save_task(path: str | Path, task: PromptedTask, **card) -> Path:
-    """Write prompt and mapping to `path` (.safetensors), and a card beside it (.json) for people to read.
-
-    Args:
-        card: anything to keep with it, such as the folder it was trained on.
-
-    Raises:
-        ValueError: another ending.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: expected a file name ending in .safetensors")
-    described = {
-        "settings": task.settings, "class_names": list(task.class_names), "val_accuracy": task.val_accuracy,
-        "source_classes": dict(zip(task.class_names, task.source_classes(), strict=True)), **card,
-    }  # fmt: skip
-    save_prompt(path, task.classifier.prompt, task.classifier.mapping, **described)
-    text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path.with_suffix(".json"), lambda part: part.write_text(text, encoding="utf-8"))
-    return path
-
-
-def load_task(path: str | Path, device: str | torch.device = "cpu") -> tuple[PromptedTask, dict]:
-    """What `save_task` wrote, ready to use, and its card.
-
-    Raises:
-        FileNotFoundError: no such file, or a model whose weights are not on this machine.
-        ValueError: a file that is no saved task, or is cut short.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such prompt file; vpkit.save_task or `vpkit fit` writes one")
-    try:
-        with safe_open(path, "pt") as file:
-            card = json.loads((file.metadata() or {})["card"])
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        settings, names = card["settings"], tuple(map(str, card["class_names"]))
-        model = settings["model"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a task saved by vpkit, or cut short ({error})") from error
-    frozen = _source_model(model, names, device)
-    prompt, mapping = _build_prompt(settings, frozen), _empty_mapping(path, shapes, len(names))
-    load_prompt(path, prompt, mapping)
-    classifier = PromptedClassifier(prompt, frozen, mapping).to(device).eval()
-    return PromptedTask(classifier, names, settings, card.get("val_accuracy")), card
-
-
 @torch.no_grad()
 def predict_images(task: PromptedTask, paths: Sequence[str | Path], batch_size: int = 64) -> pd.DataFrame:
     """The class of each image file and its probability: columns `image`, `predicted`, `probability`.
@@ -227,22 +176,14 @@ def evaluate_task(task: PromptedTask, images: ImageSet):
     return evaluate(task.classifier, task.sized(images).batches(64))
 
 
-def _source_model(name: str, class_names: Sequence[str], device) -> FrozenModel:
+def source_model(name: str, class_names: Sequence[str], device) -> FrozenModel:
     if name in CLIP_MODELS:
         sentences = [text for template in clip_templates() for text in fill_templates(template, class_names)]
         return load_clip(name, device).zero_shot(sentences)
     return load_frozen(name, device)
 
 
-def _build_prompt(settings: dict, frozen: FrozenModel) -> nn.Module:
+def build_prompt(settings: dict, frozen: FrozenModel) -> nn.Module:
     if settings["prompt"] == "border":
         return ExpandPrompt(settings["image_size"], settings["canvas_size"])
     return PadPrompt(settings["canvas_size"], settings["prompt_size"], scale=frozen.std)
-
-
-def _empty_mapping(path: Path, shapes: dict, num_target: int) -> nn.Module:
-    if shapes.get("mapping.index") == [num_target]:
-        return LabelMapping(torch.arange(num_target))
-    if len(shapes.get("mapping.matrix", ())) == 2:
-        return WeightedMapping(torch.zeros(shapes["mapping.matrix"]))
-    raise ValueError(f"{path}: its mapping does not fit {num_target} classes")

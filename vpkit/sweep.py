@@ -1,71 +1,28 @@
 """Run a grid of notebook parameters, each point one papermill run, on Ray: `python -m vpkit.sweep grid.yaml`.
 
-Ray schedules, retries after a lost worker and holds CPUs and GPUs; papermill executes. This file expands the grid,
-names the points, leaves out what is done, and collects. A grid is one block, or a list of blocks:
-
-    notebook: ../notebooks/03_ilm_vp.ipynb    # relative to the grid's file, as is `base`
-    base: ../vpkit/data/params/full/03_ilm_vp.yaml   # optional file of parameters
-    parameters: {epochs: 200}                 # optional, over those of `base`
-    grid: {seed: [0, 1, 2]}                   # optional: every combination
-    points: [{dataset: cifar10}, {dataset: dtd, batch_size: 64}]   # optional: each with every combination
+Ray schedules, retries after a lost worker and holds CPUs and GPUs; papermill executes. This file leaves out what is
+done, and collects. What a grid looks like: see the files in grids/, and vpkit.grids.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
 import traceback
-from dataclasses import dataclass
-from importlib import metadata
-from itertools import product
 from pathlib import Path
 
-import nbformat
 import torch
-import yaml
 from filelock import FileLock
 from tqdm import tqdm
 
 from vpkit.cache import write_atomically
+from vpkit.grids import Point, read_grid
 
-__all__ = ["Point", "collect", "read_grid", "run_point", "run_points"]
+__all__ = ["collect", "run_point", "run_points"]
 
-_KEYS = ("notebook", "base", "parameters", "grid", "points")
 _RETRIES = 2  # after a lost worker; a notebook that fails is not tried again
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run: a notebook, as text, and the parameters that differ from its own."""
-
-    name: str
-    notebook: str
-    parameters: dict
-
-    @property
-    def key(self) -> str:
-        """Names the run in `<name>-<hash>`: parameters, code cells and vpkit's version decide; prose does not."""
-        cells = nbformat.reads(self.notebook, as_version=4).cells
-        code = [cell.source for cell in cells if cell.cell_type == "code"]
-        content = json.dumps([self.parameters, code, metadata.version("vpkit")], sort_keys=True)
-        return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-
-
-def read_grid(path: str | Path) -> list[Point]:
-    """The points of a grid file, in order, each once.
-
-    Raises:
-        ValueError: not a grid, a notebook that is not there, or parameters it does not have; the message names the
-            file and what is wrong with it.
-    """
-    path, points = Path(path), []
-    blocks = _read_yaml(path)
-    for block in blocks if isinstance(blocks, list) else [blocks]:
-        points += _block_points(path, block)
-    return list({point.key: point for point in points}.values())
 
 
 def run_points(
@@ -215,49 +172,6 @@ def main(arguments: list[str] | None = None) -> int:
     if args.json:
         print(f"{collect(points, out, args.json)} runs in {args.json}")
     return 1 if failed else 0
-
-
-def _read_yaml(path: Path):
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a readable YAML file ({error})") from error
-
-
-def _block_points(path: Path, block) -> list[Point]:
-    if not isinstance(block, dict) or "notebook" not in block or set(block) - set(_KEYS):
-        found = sorted(map(str, block)) if isinstance(block, dict) else block
-        raise ValueError(f"{path}: {found!r}: expected a block with notebook and some of {', '.join(_KEYS[1:])}")
-    kinds = {"parameters": dict, "grid": dict, "points": list}
-    for name, kind in kinds.items():
-        if not isinstance(block.get(name, kind()), kind):
-            raise ValueError(f"{path}: {name} is {block[name]!r}: expected a {kind.__name__}")
-    if bad := [name for name, values in block.get("grid", {}).items() if not isinstance(values, list) or not values]:
-        raise ValueError(f"{path}: grid: {bad[0]} is {block['grid'][bad[0]]!r}: expected a list of values")
-    if bad := [point for point in block.get("points", []) if not isinstance(point, dict)]:
-        raise ValueError(f"{path}: points: {bad[0]!r}: expected parameters, such as {{dataset: icons}}")
-    notebook = path.parent / block["notebook"]
-    if not notebook.is_file():
-        raise ValueError(f"{path}: there is no notebook {notebook}")
-    usual = _read_yaml(path.parent / block["base"]) if "base" in block else {}
-    usual = usual | block.get("parameters", {})
-    grid = block.get("grid", {})
-    combinations = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    chosen = [usual | point | one for one in combinations for point in block.get("points", [{}])]
-    _check_names(path, notebook, {name for parameters in chosen for name in parameters})
-    text = notebook.read_text(encoding="utf-8")
-    return [Point(notebook.stem, text, parameters) for parameters in chosen]
-
-
-def _check_names(path: Path, notebook: Path, names: set[str]) -> None:
-    import papermill
-
-    known = set(papermill.inspect_notebook(str(notebook))) - {"results_dir"}
-    if unknown := sorted(names - known):
-        raise ValueError(
-            f"{path}: {notebook.name} has no parameter {', '.join(unknown)}: "
-            f"expected some of {', '.join(sorted(known))}"
-        )
 
 
 def _is_done(place: Path) -> bool:

@@ -1,0 +1,72 @@
+"""A prompted classifier as a file, and as a classifier again in another process."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from vpkit.cache import write_atomically
+from vpkit.classifiers import PromptedClassifier
+from vpkit.label_mapping import LabelMapping
+from vpkit.own_task import PromptedTask, build_prompt, source_model
+from vpkit.prompt_files import load_prompt, save_prompt
+from vpkit.weighted_mapping import WeightedMapping
+
+__all__ = ["load_task", "save_task"]
+
+
+def save_task(path: str | Path, task: PromptedTask, **card) -> Path:
+    """Write prompt and mapping to `path` (.safetensors), and a card beside it (.json) for people to read.
+
+    Args:
+        card: anything to keep with it, such as the folder it was trained on.
+
+    Raises:
+        ValueError: another ending.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: expected a file name ending in .safetensors")
+    described = {
+        "settings": task.settings, "class_names": list(task.class_names), "val_accuracy": task.val_accuracy,
+        "source_classes": dict(zip(task.class_names, task.source_classes(), strict=True)), **card,
+    }  # fmt: skip
+    save_prompt(path, task.classifier.prompt, task.classifier.mapping, **described)
+    text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path.with_suffix(".json"), lambda part: part.write_text(text, encoding="utf-8"))
+    return path
+
+
+def load_task(path: str | Path, device: str | torch.device = "cpu") -> tuple[PromptedTask, dict]:
+    """What `save_task` wrote, ready to use, and its card.
+
+    Raises:
+        FileNotFoundError: no such file, or a model whose weights are not on this machine.
+        ValueError: a file that is no saved task, or is cut short.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such prompt file; vpkit.save_task or `vpkit fit` writes one")
+    try:
+        with safe_open(path, "pt") as file:
+            card = json.loads((file.metadata() or {})["card"])
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        settings, names = card["settings"], tuple(map(str, card["class_names"]))
+        model = settings["model"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a task saved by vpkit, or cut short ({error})") from error
+    frozen = source_model(model, names, device)
+    prompt, mapping = build_prompt(settings, frozen), _empty_mapping(path, shapes, len(names))
+    load_prompt(path, prompt, mapping)
+    classifier = PromptedClassifier(prompt, frozen, mapping).to(device).eval()
+    return PromptedTask(classifier, names, settings, card.get("val_accuracy")), card
+
+
+def _empty_mapping(path: Path, shapes: dict, num_target: int) -> nn.Module:
+    if shapes.get("mapping.index") == [num_target]:
+        return LabelMapping(torch.arange(num_target))
+    if len(shapes.get("mapping.matrix", ())) == 2:
+        return WeightedMapping(torch.zeros(shapes["mapping.matrix"]))
+    raise ValueError(f"{path}: its mapping does not fit {num_target} classes")
