@@ -155,7 +155,7 @@ def flowers(args) -> dict:
     train, test = random_set(max(102, args.train)), random_set(max(102, args.train * 2463 // 4093))
     network = resnet18()
     classes = tuple(map(str, range(1000)))
-    frozen = vpkit.FrozenModel(network, classes, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), network.fc)
+    frozen = vpkit.FrozenModel(network, classes)
     frozen = frozen.to(device, memory_format=torch.channels_last)
     prompt = vpkit.ExpandPrompt(128, args.canvas).to(device)
     classifier = vpkit.PromptedClassifier(prompt, frozen, vpkit.identity_mapping(102).to(device))
@@ -184,7 +184,7 @@ def prompt_step(args, device):
         model = clip.zero_shot([f"This is a photo of a {name}" for name in ICON_NAMES])
     elif name == "resnet50":
         network, classes = resnet50(), tuple(map(str, range(1000)))
-        model = vpkit.FrozenModel(network, classes, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), network.fc)
+        model = vpkit.FrozenModel(network, classes)
         prompt, image = vpkit.ExpandPrompt(128, 224), 128
     else:
         model, image = vpkit.load_frozen("efficientnet_lite0", device), round(args.canvas * 80 / 112)

@@ -10,6 +10,7 @@ points: [{dataset: cifar10}, {dataset: dtd, batch_size: 64}]   # optional: each 
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -33,9 +34,7 @@ class Point:
     @property
     def key(self) -> str:
         """Names the run in `<name>-<hash>`: parameters, code cells and vpkit's version decide; prose does not."""
-        cells = nbformat.reads(self.notebook, as_version=4).cells
-        code = [cell.source for cell in cells if cell.cell_type == "code"]
-        content = json.dumps([self.parameters, code, metadata.version("vpkit")], sort_keys=True)
+        content = json.dumps([self.parameters, _code_of(self.notebook), metadata.version("vpkit")], sort_keys=True)
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
@@ -51,6 +50,13 @@ def read_grid(path: str | Path) -> list[Point]:
     for block in blocks if isinstance(blocks, list) else [blocks]:
         points += _block_points(path, block)
     return list({point.key: point for point in points}.values())
+
+
+@lru_cache(maxsize=16)
+def _code_of(notebook: str) -> list[str]:
+    """The code cells of a notebook; read once for all points of a grid, and a notebook with pictures is large."""
+    cells = nbformat.reads(notebook, as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == "code"]
 
 
 def _read_yaml(path: Path):

@@ -93,11 +93,8 @@ def frequency_mapping(counts: Tensor, probability: Tensor | None = None, sources
 
 def _most_voted(counts: Tensor) -> Tensor:
     """`frequency_mapping` of counts alone: (T,) source classes. Only cells with votes are looked at, each once."""
-    counts = torch.as_tensor(counts)
-    if counts.ndim != 2:
-        raise ValueError(f"counts are {tuple(counts.shape)}: expected (source classes, target classes)")
+    counts = _table(counts)
     num_source, num_target = counts.shape
-    check_room(num_source, num_target)
     cells = counts.nonzero()  # by source class, then target class: a stable sort leaves ties in that order
     order = counts[cells[:, 0], cells[:, 1]].argsort(descending=True, stable=True)
     index, free = [-1] * num_target, [True] * num_source
@@ -193,16 +190,22 @@ def hamming_distance(before: LabelMapping, after: LabelMapping) -> int:
 
 def scores(counts: Tensor, probability: Tensor | None) -> np.ndarray:
     """Counts, plus half the probabilities: less than one vote in all, so they can only rank ties."""
-    counts = torch.as_tensor(counts)
-    if counts.ndim != 2:
-        raise ValueError(f"counts are {tuple(counts.shape)}: expected (source classes, target classes)")
-    check_room(*counts.shape)
+    counts = _table(counts)
     score = counts.double().cpu()
     if probability is not None:
         if probability.shape != counts.shape:
             raise ValueError(f"probability is {tuple(probability.shape)}, counts are {tuple(counts.shape)}")
         score = score + 0.5 * probability.double().cpu()
     return score.numpy()
+
+
+def _table(counts) -> Tensor:
+    """Counts as a tensor (S, T), if they are such a table with room for every target class."""
+    counts = torch.as_tensor(counts)
+    if counts.ndim != 2:
+        raise ValueError(f"counts are {tuple(counts.shape)}: expected (source classes, target classes)")
+    check_room(*counts.shape)
+    return counts
 
 
 def _device_of(counts) -> torch.device:

@@ -13,7 +13,13 @@ from vpkit.clip_models import CLIP_MODELS, load_clip
 from vpkit.datasets import ImageSet
 from vpkit.datasets.source import read_image
 from vpkit.frozen_models import FrozenModel, load_frozen
-from vpkit.label_mapping import LabelMapping, count_predictions, frequency_mapping, optimal_mapping
+from vpkit.label_mapping import (
+    LabelMapping,
+    count_predictions,
+    frequency_mapping,
+    identity_mapping,
+    optimal_mapping,
+)
 from vpkit.pixel_prompts import ExpandPrompt, PadPrompt
 from vpkit.results import History
 from vpkit.schedules import multistep
@@ -110,8 +116,7 @@ def fit_task(
         "image_size": canvas_size - 2 * prompt_size if prompt == "border" else canvas_size,
     }  # fmt: skip
     learned = build_prompt(settings, frozen)
-    start = LabelMapping(torch.arange(len(train.class_names)))
-    classifier = PromptedClassifier(learned, frozen, start).to(device)
+    classifier = PromptedClassifier(learned, frozen, identity_mapping(len(train.class_names))).to(device)
     task = PromptedTask(classifier, tuple(train.class_names), settings)
     train, val = (task.sized(images).to(device) for images in (train, val))
     anew, assign = MAPPINGS[mapping]

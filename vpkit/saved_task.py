@@ -9,7 +9,7 @@ from torch import nn
 
 from vpkit.cache import write_atomically
 from vpkit.classifiers import PromptedClassifier
-from vpkit.label_mapping import LabelMapping
+from vpkit.label_mapping import identity_mapping
 from vpkit.own_task import PromptedTask, build_prompt, source_model
 from vpkit.prompt_files import load_prompt, save_prompt
 from vpkit.weighted_mapping import WeightedMapping
@@ -66,7 +66,7 @@ def load_task(path: str | Path, device: str | torch.device = "cpu") -> tuple[Pro
 
 def _empty_mapping(path: Path, shapes: dict, num_target: int) -> nn.Module:
     if shapes.get("mapping.index") == [num_target]:
-        return LabelMapping(torch.arange(num_target))
+        return identity_mapping(num_target)
     if len(shapes.get("mapping.matrix", ())) == 2:
         return WeightedMapping(torch.zeros(shapes["mapping.matrix"]))
     raise ValueError(f"{path}: its mapping does not fit {num_target} classes")

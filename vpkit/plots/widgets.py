@@ -69,15 +69,15 @@ class Followed(ipywidgets.VBox):
 
 
 def _followed(control, draw) -> Followed:
-    figures = isinstance(draw(control.value), Figure)
+    first = draw(control.value)
+    figures = isinstance(first, Figure)
     shown = ipywidgets.Image(format="png") if figures else ipywidgets.HTML()
 
-    def update(_change=None):
-        drawn = draw(control.value)
-        shown.value = _png(drawn) if isinstance(drawn, Figure) else drawn.to_html(index=False)
+    def show(drawn):
+        shown.value = _png(drawn) if figures else drawn.to_html(index=False)
 
-    control.observe(update, names="value")
-    update()
+    control.observe(lambda _change: show(draw(control.value)), names="value")
+    show(first)
     box = Followed([control, shown])
     box.draws_figures = figures
     return box
