@@ -79,10 +79,11 @@ def test_the_keyboard_reaches_the_contents(open_page):
     assert any("01_visual_prompting" in str(where) for where in reached)
 
 
+@pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("name", ["intro.html", *CHAPTERS])
-def test_axe_finds_nothing_serious(open_page, name):
+def test_axe_finds_nothing_serious(open_page, name, width):
     axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-    page = open_page(name)
+    page = open_page(name, width)
     page.wait_for_timeout(500)
     found = axe_module.Axe().run(page).response["violations"]
     serious = [

@@ -92,13 +92,14 @@ def _some(values: list, most: int, always) -> list:
 
 
 def _frame(drawn, alt: str, value: str, hidden: bool) -> str:
+    attributes = " hidden" if hidden else ""
     if isinstance(drawn, Figure):
         picture = base64.b64encode(_png(drawn, colours=64, dpi=80)).decode()
         inside = f'<img src="data:image/png;base64,{picture}" alt="{html.escape(alt)}" style="max-width:100%">'
-    else:
+    else:  # a table may be wider than the page: the keyboard has to reach its scroll bar
         inside = drawn.to_html(index=False)
-    attribute = " hidden" if hidden else ""
-    return f'<div class="vpkit-frame" data-value="{html.escape(value)}"{attribute}>{inside}</div>'
+        attributes += f' role="region" aria-label="{html.escape(alt)}" tabindex="0"'
+    return f'<div class="vpkit-frame" data-value="{html.escape(value)}"{attributes}>{inside}</div>'
 
 
 def _png(figure: Figure, colours: int | None = None, dpi: float | str = "figure") -> bytes:
