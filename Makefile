@@ -3,7 +3,8 @@ PYTHON ?= python3
 PYTEST = .venv/bin/python -m pytest
 CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 
-.PHONY: setup book test lint unit notebooks smoke pages browser studies bench bench-gpu bench-toy tidy clean
+.PHONY: setup book test lint unit notebooks smoke colab pages browser pdf links studies solutions bench bench-gpu \
+	bench-toy tidy clean
 
 setup: .venv/installed
 
@@ -16,7 +17,7 @@ setup: .venv/installed
 book: setup  ## run every chapter afresh, then build the HTML from those outputs
 	.venv/bin/python tools/build_book.py
 
-test: lint unit notebooks smoke pages browser bench-toy
+test: lint unit notebooks smoke colab pages browser bench-toy
 
 lint: setup
 	.venv/bin/ruff check .
@@ -25,11 +26,16 @@ lint: setup
 unit: setup
 	$(PYTEST) tests
 
-notebooks: setup  ## execute the committed chapters at their defaults; marked cells are compared
-	$(PYTEST) --nbval-lax --nbval-cell-timeout=600 $(CHAPTERS)
+notebooks: setup  ## execute the committed chapters at their defaults; marked cells and final numbers are compared
+	rm -rf _build/defaults
+	VPKIT_RESULTS=$(CURDIR)/_build/defaults $(PYTEST) --nbval-lax --nbval-cell-timeout=600 $(CHAPTERS)
+	$(PYTEST) tests/defaults
 
 smoke: setup  ## one papermill run of each chapter on tiny parameters
 	.venv/bin/python tools/build_book.py --smoke
+
+colab: setup  ## each chapter as Colab runs it: the package comes from a git remote
+	$(PYTEST) tests/colab
 
 pages: setup  ## the book from the committed outputs, every warning an error
 	.venv/bin/jupyter-book build book/ --all -q -W --keep-going --path-output _build/pages
@@ -37,9 +43,18 @@ pages: setup  ## the book from the committed outputs, every warning an error
 browser: pages  ## the built book in headless Chromium; skipped where there is none
 	$(PYTEST) tests/browser
 
+pdf: setup  ## the whole book as one file to print, _build/vpkit.pdf
+	.venv/bin/python tools/print_book.py
+
+links: setup  ## write the address of the git remote into badges, buttons and the chapters' setup cells
+	.venv/bin/python tools/links.py
+
 studies: setup  ## rerun the three-seed studies that the figures read (hours on 2 cores)
 	for grid in grids/studies/*.yaml; do .venv/bin/python -m vpkit.sweep $$grid --out _build/studies \
 		--json vpkit/data/studies/$$(basename $$grid .yaml).json || exit 1; done
+
+solutions: setup  ## run the solutions to the exercises that changed, keep what they print
+	.venv/bin/python tools/run_solutions.py
 
 bench: setup  ## times against the plain way to write the methods, kept in benchmarks/results/
 	.venv/bin/python benchmarks/run.py --out benchmarks/results/$(shell date +%F)-cpu.json

@@ -7,6 +7,16 @@ from torch import nn
 import vpkit
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="random moments at which each interrupted job is killed")
+    parser.addoption("--kills-table", help="CSV file to which each of them adds a row")
+
+
+@pytest.fixture
+def kills(request):
+    return request.config.getoption("--kills")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     """Tests neither read nor fill the user's cache."""

@@ -15,11 +15,12 @@ def clip():
     return FrozenCLIP(open_clip.CLIP(**SMALL))
 
 
-def test_it_is_what_the_attention_layer_itself_says(clip):
+@pytest.mark.parametrize("block", [None, 1, 2])
+def test_it_is_what_the_attention_layer_itself_says(clip, block):
     images, seen = torch.rand(2, 3, 32, 32), []
-    layer = clip.network.visual.transformer.resblocks[-1].attn
+    layer = clip.network.visual.transformer.resblocks[-1 if block is None else block - 1].attn
     handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    found = class_attention(clip, clip.encode_image, images)
+    found = class_attention(clip, clip.encode_image, images, block)
     handle.remove()
     _, weights = layer(seen[0], seen[0], seen[0], need_weights=True)
     expected = weights[:, 0, 1:]
@@ -49,6 +50,8 @@ def test_of_a_classifier_the_prompted_pass_counts(clip):
 
 
 def test_what_cannot_be_looked_into_is_refused(clip):
+    with pytest.raises(ValueError, match=r"block=9: this image tower has blocks 1\.\."):
+        class_attention(clip, clip.encode_image, torch.rand(1, 3, 32, 32), block=9)
     with pytest.raises(ValueError, match="did not run this CLIP's image tower"):
         class_attention(clip, lambda images: images, torch.rand(1, 3, 32, 32))
     cnn = open_clip.CLIP(

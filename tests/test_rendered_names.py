@@ -200,6 +200,18 @@ def test_named_images_select_what_a_loop_selects():
     assert not torch.equal(again.pairs.tops, split.pairs.tops)
 
 
+def test_pairs_that_are_all_known_are_not_encoded_again():
+    """An image transformer does not take a batch without images."""
+    clip = FrozenCLIP(open_clip.CLIP(**SMALL))
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    split = vpkit.NamedImages(clip, vpkit.ImageSet(images, torch.tensor([0, 1]), ("cat", "dog")), ratio=0.3)
+    wanted = torch.tensor([0, 1]), torch.tensor([[0, 1], [1, 0]])
+    first = split.pairs(*wanted)
+    assert split.pairs.encoded == 4
+    assert torch.equal(split.pairs(*wanted), first)
+    assert split.pairs.encoded == 4
+
+
 def test_an_attack_counts_who_follows_the_writing():
     """The stand-in reads: an image with a strip has the feature of the name, one without that of its own class."""
     images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)

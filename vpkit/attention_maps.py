@@ -12,8 +12,10 @@ __all__ = ["class_attention", "share_inside"]
 
 
 @torch.no_grad()
-def class_attention(clip: FrozenCLIP, encode: Callable[[Tensor], object], images: Tensor) -> Tensor:
-    """Attention of the class token to the patches in the last block, mean over heads: (B, g, g), each summing to 1.
+def class_attention(
+    clip: FrozenCLIP, encode: Callable[[Tensor], object], images: Tensor, block: int | None = None
+) -> Tensor:
+    """Attention of the class token to the patches in one block, mean over heads: (B, g, g), each summing to 1.
 
     Prompt tokens get their share of attention too; it is left out and the rest scaled to 1, so that models with and
     without prompts can be compared.
@@ -22,15 +24,19 @@ def class_attention(clip: FrozenCLIP, encode: Callable[[Tensor], object], images
         clip: a CLIP whose image tower is a transformer.
         encode: what runs the images through it: `clip.encode_image`, or a classifier with tokens around `clip`.
         images: (B, 3, s, s) in [0, 1].
+        block: 1..L; None is the last.
 
     Raises:
-        ValueError: a CNN image tower, or an `encode` that does not run this tower.
+        ValueError: a CNN image tower, a block that does not exist, or an `encode` that does not run this tower.
 
     Source: Xing et al. 2023, Figs. 1 and 7. Explained in chapter 6.
     """
     visual = transformer_of(clip, "attention maps")
-    block, inputs = visual.transformer.resblocks[-1], []
-    handle = block.ln_1.register_forward_hook(lambda _module, _inputs, output: inputs.append(output))
+    blocks, inputs = visual.transformer.resblocks, []
+    if block is not None and not 1 <= block <= len(blocks):
+        raise ValueError(f"block={block}: this image tower has blocks 1..{len(blocks)}")
+    looking = blocks[-1 if block is None else block - 1]
+    handle = looking.ln_1.register_forward_hook(lambda _module, _inputs, output: inputs.append(output))
     try:
         encode(images)
     finally:
@@ -38,7 +44,7 @@ def class_attention(clip: FrozenCLIP, encode: Callable[[Tensor], object], images
     if not inputs:
         raise ValueError("encode(images) did not run this CLIP's image tower: pass a function that does")
     hidden = inputs[-1]  # a classifier may run the plain image first; its own pass is last
-    _, weights = block.attn(hidden[:, :1], hidden, hidden, need_weights=True)  # (B, 1, n), mean over heads
+    _, weights = looking.attn(hidden[:, :1], hidden, hidden, need_weights=True)  # (B, 1, n), mean over heads
     patches = visual.positional_embedding.shape[0] - 1
     found = weights[:, 0, 1 : 1 + patches].float()
     side = round(patches**0.5)

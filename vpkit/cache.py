@@ -1,12 +1,14 @@
 """Where decoded data is kept, and how a file is written so that a reader never sees half of it."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
+from safetensors import SafetensorError
 
 
 def cache_folder() -> Path:
@@ -20,6 +22,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
 
     The temporary file lies in the same folder, so the move is one atomic rename: another process (or the
     next run after a crash) sees the old file, the whole new file, or none. Two writers may race; the last wins.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; the message names `path`, which is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +36,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
             os.fsync(written.fileno())
         os.chmod(name, 0o666 & ~_umask())  # mkstemp makes private files; caches and results are ordinary ones
         os.replace(name, path)
+    except (OSError, SafetensorError) as error:
+        # safetensors says "No space left on device (os error 28)" in an exception of its own
+        code = getattr(error, "errno", None) or (errno.ENOSPC if "os error 28" in str(error) else errno.EIO)
+        raise OSError(code, getattr(error, "strerror", None) or str(error), str(path)) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)

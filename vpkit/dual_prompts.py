@@ -74,6 +74,10 @@ class DualPromptClassifier(nn.Module):
             loss = loss + self.alpha * class_aware_loss(found, chosen, labels)
         return loss, logits
 
+    def choose(self, plain: Tensor) -> Tensor:
+        """Unit features of plain images (B, D) to the classes that get a token: the K_N likeliest by zero-shot."""
+        return (plain @ self.written.T).topk(self.candidates, dim=1).indices
+
     def _features(self, images: Tensor):
         raw = self._learned_text()  # (T, D); CAVPT takes them as they are
         text = nn.functional.normalize(raw, dim=-1)
@@ -81,7 +85,7 @@ class DualPromptClassifier(nn.Module):
             features = self._plain(images) if self.tokens is None else self.tokens(images).features
             return features, text, [], None, None
         plain = self._plain(images)
-        chosen = (plain @ self.written.T).topk(self.candidates, dim=1).indices  # (B, K_N)
+        chosen = self.choose(plain)
         prompted = self.tokens(images, raw[chosen])
         return prompted.features, text, prompted.class_logits, chosen, plain
 

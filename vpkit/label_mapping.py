@@ -110,7 +110,11 @@ def _most_voted(counts: Tensor) -> Tensor:
 
 
 def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:
-    """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`."""
+    """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`.
+
+    With `probability` it is the largest total of counts and half the probabilities. Among equal totals of counts that
+    ranks the assignments; summed over many target classes the halves may also outweigh a vote.
+    """
     sources, targets = linear_sum_assignment(scores(counts, probability), maximize=True)
     return LabelMapping(torch.from_numpy(sources[targets.argsort()]).to(_device_of(counts)))
 
@@ -189,7 +193,7 @@ def hamming_distance(before: LabelMapping, after: LabelMapping) -> int:
 
 
 def scores(counts: Tensor, probability: Tensor | None) -> np.ndarray:
-    """Counts, plus half the probabilities: less than one vote in all, so they can only rank ties."""
+    """Counts plus half the probabilities: less than a vote in a cell, so in the greedy mapping they only rank ties."""
     counts = _table(counts)
     score = counts.double().cpu()
     if probability is not None:

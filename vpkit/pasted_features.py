@@ -44,7 +44,7 @@ class PastedFeatures:
         wanted = (image[:, None] * len(self.strips) + target).cpu()
         missing = wanted.unique()
         missing = missing[self.row[missing] < 0]
-        for part in missing.split(self.batch_size):
+        for part in missing.split(self.batch_size) if len(missing) else ():  # an empty tensor splits into one part
             i, c = part // len(self.strips), part % len(self.strips)
             self._keep(part, self.encode(paste(self.images[i].float() / 255, self.strips[c], self.tops[i])))
         return self.table[self.row[wanted].to(self.table.device)]

@@ -2,7 +2,7 @@
 
 Every prompt is a module from (B, 3, h, h) images in [0, 1] to the image the frozen model is given, has its
 learned values in `.pixels` (only those that show: nothing under a mask counts as a parameter) and returns its
-picture from `.picture()`. Explained in chapter 1.
+picture from `picture()`. Explained in chapter 1.
 """
 
 from collections.abc import Sequence

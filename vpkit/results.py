@@ -155,7 +155,10 @@ def _read_runs(path: Path) -> list[dict]:
         for record in records:
             if record["format"] != _FORMAT:
                 raise ValueError(f"format {record['format']}, this vpkit reads {_FORMAT}")
-            record["method"], record["parameters"], record["metrics"], record["seconds"], record["hardware"]
+            record["method"], record["seconds"], record["hardware"]
+            for name, kind in (("parameters", dict), ("metrics", dict), ("history", list)):
+                if not isinstance(record[name], kind):
+                    raise TypeError(f"{name} is {str(record[name])[:40]}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a run written by vpkit.save_run ({error}); move it away") from error
     return records

@@ -10,7 +10,7 @@ from torch import nn
 from vpkit.cache import write_atomically
 from vpkit.classifiers import PromptedClassifier
 from vpkit.label_mapping import identity_mapping
-from vpkit.own_task import PromptedTask, build_prompt, source_model
+from vpkit.own_task import PROMPTS, PromptedTask, build_prompt, source_model
 from vpkit.prompt_files import load_prompt, save_prompt
 from vpkit.weighted_mapping import WeightedMapping
 
@@ -53,15 +53,24 @@ def load_task(path: str | Path, device: str | torch.device = "cpu") -> tuple[Pro
         with safe_open(path, "pt") as file:
             card = json.loads((file.metadata() or {})["card"])
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        settings, names = card["settings"], tuple(map(str, card["class_names"]))
-        model = settings["model"]
+        settings, names = _checked(card["settings"]), tuple(map(str, card["class_names"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a task saved by vpkit, or cut short ({error})") from error
-    frozen = source_model(model, names, device)
+    frozen = source_model(settings["model"], names, device)
     prompt, mapping = build_prompt(settings, frozen), _empty_mapping(path, shapes, len(names))
     load_prompt(path, prompt, mapping)
     classifier = PromptedClassifier(prompt, frozen, mapping).to(device).eval()
     return PromptedTask(classifier, names, settings, card.get("val_accuracy")), card
+
+
+def _checked(settings: dict) -> dict:
+    """The settings of a card, if they can be those of a prompt: sizes that fit, and few enough pixels to be one."""
+    image, canvas, width = (settings[name] for name in ("image_size", "canvas_size", "prompt_size"))
+    if not all(type(side) is int and 0 < side <= 4096 for side in (image, canvas, width)):
+        raise ValueError(f"sizes {image}, {canvas}, {width}: expected whole numbers up to 4096")
+    if settings["prompt"] not in PROMPTS or not isinstance(settings["model"], str):
+        raise ValueError(f"prompt {settings['prompt']!r} on {settings['model']!r}: expected {' or '.join(PROMPTS)}")
+    return settings
 
 
 def _empty_mapping(path: Path, shapes: dict, num_target: int) -> nn.Module:

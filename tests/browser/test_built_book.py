@@ -79,11 +79,30 @@ def test_the_keyboard_reaches_the_contents(open_page):
     assert any("01_visual_prompting" in str(where) for where in reached)
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name", ["intro.html", *CHAPTERS])
-def test_axe_finds_nothing_serious(open_page, name, width):
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_control_shows_another_picture_without_a_kernel(open_page, name):
+    page = open_page(name)
+    control = page.locator(".vpkit-frames").locator("input, select")
+    frames = page.locator(".vpkit-frame:visible")
+    said = page.locator(".vpkit-frames output")
+    assert control.count() == 1
+    assert frames.count() == 1
+    before = frames.first.inner_html(), said.inner_text()
+    control.focus()
+    # a slider that stands at its end goes back
+    key = "ArrowLeft" if control.get_attribute("max") == control.input_value() else "ArrowRight"
+    page.keyboard.press("ArrowDown" if control.evaluate("c => c.tagName") == "SELECT" else key)
+    assert frames.count() == 1
+    after = frames.first.inner_html(), said.inner_text()
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "light"), (1280, "dark")])
+@pytest.mark.parametrize("name", ["intro.html", "solutions.html", "api.html", *CHAPTERS])
+def test_axe_finds_nothing_serious(open_page, name, width, scheme):
     axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-    page = open_page(name, width)
+    page = open_page(name, width, color_scheme=scheme)
     page.wait_for_timeout(500)
     found = axe_module.Axe().run(page).response["violations"]
     serious = [

@@ -28,7 +28,7 @@ def show_prompt(prompt: nn.Module, image: Tensor, model: nn.Module | None = None
     """A prompt three ways: alone, on an image, and as the model sees it (normalised, stretched to full range).
 
     Args:
-        prompt: a pixel prompt with `.picture()`.
+        prompt: a pixel prompt with `picture()`.
         image: (3, h, h) float in [0, 1].
         model: its `mean` and `std` make the third picture, left out without it.
     """

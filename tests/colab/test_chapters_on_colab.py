@@ -1,0 +1,92 @@
+"""Each chapter as Colab runs it: an environment without vpkit, `google.colab` loaded, the package from a git remote.
+
+The numbers are those of `make smoke`, to the last bit: same seed, same machine. What Colab brings along (torch and the
+rest) is lent by the environment of the tests; vpkit itself is not.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+# Colab's own module only has to be there; what imports it asks for more than we could imitate.
+STARTUP = "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory):
+    """A git repository of this working tree, whose chapters install vpkit from it."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout: there is nothing to install from")
+    folder = tmp_path_factory.mktemp("remote")
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+    subprocess.run([sys.executable, ROOT / "tools/links.py", "--root", folder, "--url", f"file://{folder}"], check=True)
+    git = ["git", "-c", "user.name=vpkit", "-c", "user.email=vpkit@localhost", "-c", "init.defaultBranch=main"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "as it is"]):
+        subprocess.run([*git, *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def colab(tmp_path_factory):
+    """Environment variables under which the kernel `colab` is a bare one."""
+    folder = tmp_path_factory.mktemp("colab")
+    subprocess.run([sys.executable, "-m", "venv", folder / "bare"], check=True)
+    python = folder / "bare" / "bin" / "python"
+    lib = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    lent = folder / "bare" / "lib" / lib / "site-packages" / "lent.pth"
+    lent.write_text(sysconfig.get_paths()["purelib"])  # its own .pth files, and so an editable vpkit, are not read
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "colab.py").write_text(STARTUP)
+    spec = folder / "jupyter" / "kernels" / "colab"
+    spec.mkdir(parents=True)
+    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Colab", "language": "python"}))
+    environment = {**os.environ, "IPYTHONDIR": str(folder / "ipython"), "JUPYTER_PATH": str(folder / "jupyter")}
+    environment.pop("PYTHONPATH", None)
+    bare = subprocess.run([python, "-c", "import torch, vpkit"], cwd=folder, env=environment, capture_output=True)
+    assert b"No module named 'vpkit'" in bare.stderr
+    return environment
+
+
+@pytest.mark.parametrize("name", [path.name for path in CHAPTERS])
+def test_a_chapter_installs_what_it_needs_and_runs(name, remote, colab, tmp_path):
+    parameters = remote / "vpkit" / "data" / "params" / "smoke" / name.replace(".ipynb", ".yaml")
+    command = [sys.executable, "-m", "papermill", remote / "notebooks" / name, tmp_path / "out.ipynb", "-k", "colab"]
+    finished = subprocess.run(
+        [*command, "-f", parameters, "-p", "results_dir", tmp_path / "runs", "--no-progress-bar"],
+        cwd=tmp_path,
+        env=colab,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert "vpkit 0" in (tmp_path / "out.ipynb").read_text()
+    same_results(ROOT / "_build" / "smoke" / "results" / name.removesuffix(".ipynb"), tmp_path / "runs")
+
+
+def same_results(first: Path, second: Path) -> None:
+    """`make smoke` ran the same parameters: metrics, histories and learned prompts have to be equal to the last bit."""
+    if not first.exists():
+        return  # this test was run alone
+    files = sorted(path.name for path in first.iterdir())
+    assert files == sorted(path.name for path in second.iterdir())
+    for file in files:
+        if file.endswith(".json"):
+            kept = ("method", "parameters", "metrics", "history")
+            one, other = (json.loads((folder / file).read_text()) for folder in (first, second))
+            assert [one[key] for key in kept] == [other[key] for key in kept], file
+        else:
+            assert (first / file).read_bytes() == (second / file).read_bytes(), file

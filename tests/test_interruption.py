@@ -1,0 +1,150 @@
+"""Killed at any moment (kill -9, the whole process group), the next run starts cleanly and ends with the same numbers.
+
+Three seeded moments each; `make stress` takes fifty and writes what it saw to results/interruptions.csv.
+"""
+
+import csv
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from safetensors import safe_open
+
+import vpkit
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+
+def start(job: str, folder: Path, setup=None) -> subprocess.Popen:
+    """One of tests/interrupted, in `folder` and as a process group of its own, about to do its work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, HERE / "interrupted" / f"{job}.py"],
+        cwd=folder, env={**os.environ, "VPKIT_CACHE": str(folder / "cache"), "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=setup,
+    )  # fmt: skip
+    if process.stdout.readline() != "ready\n":
+        raise RuntimeError(process.communicate()[1])
+    return process
+
+
+def finish(process: subprocess.Popen) -> tuple[float, str]:
+    """Seconds the work took, and what it found."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-2000:]
+    seconds, found = out.split("\n", 1)
+    return float(seconds), found
+
+
+def kill_after(process: subprocess.Popen, seconds: float) -> bool:
+    """Whether it was still at work then."""
+    time.sleep(seconds)
+    working = process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return working
+
+
+def left_by(job: str, folder: Path) -> str:
+    """What is there after a kill. Each file that carries a result's name has to be whole."""
+    if job == "book":
+        return ", ".join(sorted(path.name for path in folder.glob("_build/*")))
+    wholes = [path for path in folder.rglob("*.safetensors") if not path.name.startswith(".")]
+    for path in wholes:
+        with safe_open(path, "pt") as file:
+            [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+    if job == "results" and list(folder.glob("runs/*.json")):
+        wholes = vpkit.load_runs(folder / "runs")  # raises if one is torn
+    parts = list(folder.rglob("*.part"))
+    return f"{len(wholes)} whole, {len(parts)} part"
+
+
+def stub_book(folder: Path) -> None:
+    for name in ("tools", "notebooks", "book"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(ROOT / "tools" / "build_book.py", folder / "tools")
+    code = ["x = 1", "import time\ntime.sleep(0.5)", "print('the stub ran to its ' + 'end')"]
+    cells = [nbformat.v4.new_markdown_cell("# A stub"), *map(nbformat.v4.new_code_cell, code)]
+    cells[1].metadata["tags"] = ["parameters"]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "notebooks" / "01_stub.ipynb")
+    (folder / "book" / "intro.md").write_text("# A book\n")
+    (folder / "book" / "_config.yml").write_text("title: A book\nexecute: {execute_notebooks: 'off'}\n")
+    (folder / "book" / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters: [{file: notebooks/01_stub}]\n")
+
+
+@pytest.mark.parametrize("job", ["train", "cache", "results", "book"])
+def test_a_killed_run_can_be_run_again(job, tmp_path, kills, request):
+    prepare = stub_book if job == "book" else Path.mkdir
+    prepare(tmp_path / "unbroken")
+    seconds, expected = finish(start(job, tmp_path / "unbroken"))
+    moments = random.Random(f"{job} 0")
+    rows, interrupted = [], 0
+    for number in range(kills):
+        folder, moment = tmp_path / str(number), moments.uniform(0, 0.95 * seconds)
+        prepare(folder)
+        working = kill_after(start(job, folder), moment)
+        interrupted += working
+        left = left_by(job, folder)
+        _, found = finish(start(job, folder))
+        assert found == expected, f"killed after {moment:.3f} s"
+        rows.append([job, number, f"{moment:.3f}", f"{seconds:.3f}", working, left, "same numbers"])
+        shutil.rmtree(folder)
+    assert interrupted, "no kill came in time: nothing was tested"
+    if table := request.config.getoption("--kills-table"):
+        new = not Path(table).exists()
+        with open(table, "a", newline="") as file:
+            writer = csv.writer(file)
+            header = ["job", "number", "killed after, s", "unbroken, s", "was at work", "left", "next run"]
+            writer.writerows([header] * new + rows)
+
+
+def test_two_processes_that_build_the_same_cache_both_succeed(tmp_path):
+    both = [start("cache", tmp_path), start("cache", tmp_path)]
+    found = [finish(process)[1] for process in both]
+    assert found[0] == found[1]
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
+    assert not list((tmp_path / "cache").rglob("*.part"))
+
+
+def full_disk(folder: Path) -> None:
+    """A file system of 512 kB; skipped where this process may not mount one."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system takes root")
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        ("cache", "cannot write the dataset cache .*grey.*: No space left on device. Free some space, or point VPKIT"),
+        ("results", r"OSError: .*No space left on device.*: 'runs/\d+\.json'"),
+        ("train", r"OSError: .*No space left on device.*: 'run\.safetensors'"),
+    ],
+)
+def test_a_full_disk_is_said_and_spoils_nothing(job, message, tmp_path):
+    small = tmp_path / "small"
+    full_disk(small)
+    try:
+        filler = small / "filler"
+        filler.write_bytes(b"x" * (470_000 if job == "train" else 300_000))
+        process = start(job, small)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert re.search(message, said.strip().splitlines()[-1]), said[-1500:]
+        assert left_by(job, small).endswith("0 part")  # what was begun is taken away again
+        filler.unlink()
+        if job != "cache":  # the whole cache is larger than this disk
+            finish(start(job, small))
+    finally:
+        subprocess.run(["umount", small], check=True)
