@@ -3,8 +3,8 @@ PYTHON ?= python3
 PYTEST = .venv/bin/python -m pytest
 CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 
-.PHONY: setup book test lint unit notebooks smoke colab pages browser pdf links studies solutions bench bench-gpu \
-	bench-toy tidy clean
+.PHONY: setup book test lint unit notebooks smoke colab stress pages browser pdf links studies solutions bench bench-gpu \
+	bench-toy tidy update audit coverage clean
 
 setup: .venv/installed
 
@@ -28,7 +28,8 @@ unit: setup
 
 notebooks: setup  ## execute the committed chapters at their defaults; marked cells and final numbers are compared
 	rm -rf _build/defaults
-	VPKIT_RESULTS=$(CURDIR)/_build/defaults $(PYTEST) --nbval-lax --nbval-cell-timeout=600 $(CHAPTERS)
+	for chapter in $(CHAPTERS); do VPKIT_RESULTS=$(CURDIR)/_build/defaults/$$(basename $$chapter .ipynb) \
+		$(PYTEST) --nbval-lax --nbval-cell-timeout=600 $$chapter || exit 1; done
 	$(PYTEST) tests/defaults
 
 smoke: setup  ## one papermill run of each chapter on tiny parameters
@@ -36,6 +37,11 @@ smoke: setup  ## one papermill run of each chapter on tiny parameters
 
 colab: setup  ## each chapter as Colab runs it: the package comes from a git remote
 	$(PYTEST) tests/colab
+
+stress: setup  ## fifty kills of everything that is interrupted in the tests, and a set of 6 GB; the table is committed
+	rm -f results/interruptions.csv
+	$(PYTEST) tests/test_interruption.py -k killed --kills 50 --kills-table results/interruptions.csv
+	$(PYTEST) tests/test_memory.py --megabytes 6000
 
 pages: setup  ## the book from the committed outputs, every warning an error
 	.venv/bin/jupyter-book build book/ --all -q -W --keep-going --path-output _build/pages
@@ -69,6 +75,19 @@ bench-toy: setup  ## the same at toy size: proves that the scripts work, says no
 
 tidy: setup  ## run every chapter at its defaults and commit-ready store its outputs
 	.venv/bin/python tools/build_book.py --store
+
+update: setup  ## constraints.txt from the newest versions that fit; run the tests before committing it
+	rm -rf _build/update && $(PYTHON) -m venv _build/update
+	_build/update/bin/python -m pip install --quiet --disable-pip-version-check '.[book,test]'
+	_build/update/bin/python -m pip freeze | grep '==' | grep -vi '^vpkit' > constraints.txt
+	rm -rf _build/update
+
+audit: setup  ## known weaknesses of the pinned versions; asks the package index
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv/bin/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+
+coverage: setup  ## lines and branches of vpkit that the unit tests reach
+	$(PYTEST) tests --cov=vpkit --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 clean:
 	rm -rf _build book/_build

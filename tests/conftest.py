@@ -9,6 +9,7 @@ import vpkit
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=3, help="random moments at which each interrupted job is killed")
+    parser.addoption("--megabytes", type=int, help="size of the data set that has to be streamed")
     parser.addoption("--kills-table", help="CSV file to which each of them adds a row")
 
 

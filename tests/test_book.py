@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import vpkit
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -39,6 +41,14 @@ def test_every_citation_is_in_the_bibliography():
     cited = {key for path in texts for key in re.findall(r"\{cite\}`(\w+)`", path.read_text())}
     assert cited <= known
     assert {"bahng2022exploring", "chen2023understanding", "shi2023logoprompt", "xing2023dual"} <= known
+
+
+def test_every_public_name_is_on_the_page_of_functions():
+    """By itself, or by the module it lives in, whose members the page lists."""
+    listed = set(re.findall(r"auto(?:module|function):: (\S+)", (ROOT / "book" / "api.md").read_text()))
+    tables = {"CLIP_MODELS", "DATASETS", "FROZEN_MODELS"}  # have pages of their own
+    for name in set(vpkit.__all__) - tables:
+        assert f"vpkit.{name}" in listed or getattr(vpkit, name).__module__ in listed, name
 
 
 def test_readme_names_the_two_commands_and_every_chapter():

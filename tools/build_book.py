@@ -9,6 +9,7 @@ The work tree is left as it is, except by --store.
 
 import argparse
 import base64
+import os
 import shutil
 import subprocess
 import sys
@@ -43,8 +44,8 @@ def main() -> int:
         print(f"[{number}/{len(chosen)}] {path.stem}", flush=True)
         started = perf_counter()
         parameters = yaml.safe_load((PARAMS / "smoke" / f"{path.stem}.yaml").read_text()) if options.smoke else {}
-        if options.smoke:  # kept, to be compared with another run of the same
-            parameters["results_dir"] = str(executed / "results" / path.stem)
+        # What the chapter finds is kept, to be compared with another run of the same.
+        os.environ["VPKIT_RESULTS"] = str(executed / "results" / path.stem)
         if not run_chapter(path, executed / path.name, parameters):
             return 1
         print(f"      {perf_counter() - started:.0f} s", flush=True)

@@ -1,16 +1,19 @@
 """Decoded splits on disk: one safetensors file each, written image by image, mapped into memory when read.
 
-A set larger than memory is never held whole: not while it is written, and not while it is used, because the
-operating system reads the mapped file page by page and may drop pages again.
+A set larger than memory is never held whole: not while it is written, and not while it is used, because the mapped
+file is read page by page, and a pass over the images gives the pages back as it goes (`forget_pages`).
 """
 
 import hashlib
 import json
+import math
+import mmap
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
@@ -55,9 +58,26 @@ def _read(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
         with safe_open(path, "pt") as file:
             if (file.metadata() or {}).get("key") != key:
                 return None
-            return file.get_tensor("images"), file.get_tensor("labels")
+            labels, shape = file.get_tensor("labels"), file.get_slice("images").get_shape()
+            if math.prod(shape) == 0:
+                return file.get_tensor("images"), labels
+        with path.open("rb") as file:  # sound, as safe_open has checked; mapped here, to be able to give pages back
+            length = int.from_bytes(file.read(8), "little")
+            start = json.loads(file.read(length))["images"]["data_offsets"][0]
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        images = torch.frombuffer(mapped, dtype=torch.uint8, offset=8 + length + start, count=math.prod(shape))
+        images = images.view(shape)
+        images.mapped_file = mapped
+        return images, labels
     except (SafetensorError, OSError):
         return None
+
+
+def forget_pages(images: Tensor) -> None:
+    """Take what was read of a mapped set out of this process's memory; the file's cache in the system stays."""
+    mapped = getattr(images, "mapped_file", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _write(part: Path, key: str, source: Source, size: int) -> None:

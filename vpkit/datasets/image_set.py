@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from vpkit.datasets.image_cache import forget_pages
 from vpkit.datasets.sampling import few_shot_positions
 
 
@@ -116,6 +117,9 @@ class ImageSet:
         return Batches(self, batch_size, shuffle, generator)
 
 
+_MOST_MAPPED = 256 * 2**20  # bytes of a mapped set that are read before its pages are given back
+
+
 class Batches:
     """Iterable of `(images, labels)`: (B, 3, h, w) float in [0, 1] and (B,) int64. Each pass draws a new order."""
 
@@ -135,8 +139,13 @@ class Batches:
         order = torch.arange(len(labels))
         if self.shuffle:  # drawn on the CPU, so that one seed gives one order on every device
             order = torch.randperm(len(labels), generator=self.generator)
+        read = 0
         for chosen in order.to(labels.device).split(self.batch_size):
             batch = images[chosen], labels[chosen]
+            read += batch[0].nbytes
+            if read > _MOST_MAPPED:  # a set may be larger than memory
+                forget_pages(images)
+                read = 0
             if self.image_set.device not in (None, images.device):
                 batch = tuple(_moved(part, self.image_set.device) for part in batch)
             yield batch[0].float().div_(255) if batch[0].dtype == torch.uint8 else batch[0], batch[1]
