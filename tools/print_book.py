@@ -1,4 +1,4 @@
-"""The whole book as one PDF for teachers: all chapters on one page, printed by headless Chromium (make pdf).
+"""The book as one PDF for teachers: every page but the list of functions, printed by headless Chromium (make pdf).
 
 python tools/print_book.py                from the committed outputs to _build/vpkit.pdf
 python tools/print_book.py --out BOOK.pdf
@@ -12,6 +12,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PRINTED = {"top": "16mm", "bottom": "16mm", "left": "14mm", "right": "14mm"}
+STYLE = """
+.bd-main .bd-content .bd-article-container { max-width: none; padding: 0; }
+h1, h2, h3, .cell_input { break-after: avoid; }
+img, .cell_output table:not(.dataframe) { break-inside: avoid; }
+.cell_output table { font-size: 0.72em; }
+.cell_output, .vpkit-frame { overflow: visible !important; }
+.vpkit-frames label, .vpkit-frames output { display: none; }
+"""
 NUMBER = '<div style="font-size:8px;width:100%;text-align:center"><span class="pageNumber"></span></div>'
 
 
@@ -41,11 +49,13 @@ def print_page(chromium: str, page: Path, out: Path) -> None:
         opened = browser.new_page(color_scheme="light")
         opened.goto(f"file://{page}", wait_until="load")
         opened.wait_for_function("document.querySelectorAll('mjx-container').length > 50", timeout=120_000)
+        opened.add_style_tag(content=STYLE)
         opened.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        opened.evaluate("document.getElementById('every-function-and-class').remove()")
         out.parent.mkdir(parents=True, exist_ok=True)
         opened.pdf(
-            path=out, format="A4", margin=PRINTED, display_header_footer=True, header_template="<span></span>",
-            footer_template=NUMBER, outline=True, tagged=True,
+            path=out, format="A4", scale=0.72, margin=PRINTED, outline=True, tagged=True,
+            display_header_footer=True, header_template="<span></span>", footer_template=NUMBER,
         )  # fmt: skip
         browser.close()
 

@@ -1,8 +1,12 @@
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from built_pages import HTML, pages
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = pages()
 CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
 
@@ -109,3 +113,14 @@ def test_axe_finds_nothing_serious(open_page, name, width, scheme):
         (v["id"], len(v["nodes"]), v["nodes"][0]["html"][:160]) for v in found if v["impact"] in ("serious", "critical")
     ]
     assert serious == []
+
+
+def test_the_book_is_printed_to_one_file(browser, tmp_path):
+    """`browser` skips this where there is none."""
+    out = tmp_path / "book.pdf"
+    command = [sys.executable, ROOT / "tools" / "print_book.py", "--out", out]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    printed = out.read_bytes()
+    assert printed.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) > 60
