@@ -35,7 +35,7 @@ notebooks: setup  ## execute the committed chapters at their defaults; marked ce
 smoke: setup  ## one papermill run of each chapter on tiny parameters
 	.venv/bin/python tools/build_book.py --smoke
 
-colab: setup  ## each chapter as Colab runs it: the package comes from a git remote
+colab: setup  ## each chapter as Colab runs it, the package from a git remote; and the archive and wheel installed
 	$(PYTEST) tests/colab
 
 stress: setup  ## fifty kills of everything that is interrupted in the tests, and a set of 6 GB; the table is committed

@@ -24,24 +24,24 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 
-def start(job: str, folder: Path, setup=None) -> subprocess.Popen:
+def start(job: str, folder: Path) -> subprocess.Popen:
     """One of tests/interrupted, in `folder` and as a process group of its own, about to do its work."""
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         [sys.executable, HERE / "interrupted" / f"{job}.py"],
         cwd=folder, env={**os.environ, "VPKIT_CACHE": str(folder / "cache"), "PYTHONWARNINGS": "ignore"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=setup,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
     )  # fmt: skip
-    if process.stdout.readline() != "ready\n":
-        raise RuntimeError(process.communicate()[1])
+    if process.stdout.readline() != b"ready\n":  # unbuffered: what follows is for `communicate`
+        raise RuntimeError(process.communicate()[1].decode())
     return process
 
 
 def finish(process: subprocess.Popen) -> tuple[float, str]:
     """Seconds the work took, and what it found."""
     out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err[-2000:]
-    seconds, found = out.split("\n", 1)
+    assert process.returncode == 0, err.decode()[-2000:]
+    seconds, found = out.decode().split("\n", 1)
     return float(seconds), found
 
 
@@ -141,7 +141,8 @@ def test_a_full_disk_is_said_and_spoils_nothing(job, message, tmp_path):
         process = start(job, small)
         _, said = process.communicate(timeout=120)
         assert process.returncode == 1
-        assert re.search(message, said.strip().splitlines()[-1]), said[-1500:]
+        said = said.decode().strip()
+        assert re.search(message, said.splitlines()[-1]), said[-1500:]
         assert left_by(job, small).endswith("0 part")  # what was begun is taken away again
         filler.unlink()
         if job != "cache":  # the whole cache is larger than this disk

@@ -73,7 +73,7 @@ def test_the_optimal_mapping_keeps_no_fewer_votes_than_the_greedy_one(counts):
 
 
 @CHECKS
-@given(tables_of_counts(), st.floats(0, 10))
+@given(tables_of_counts(), st.sampled_from([0, 0.01, 1, 10]))
 def test_the_weights_of_a_class_sum_to_one(counts, laplace):
     matrix = vpkit.bayesian_mapping(counts, laplace).matrix.double()
     weights = matrix if matrix.shape == counts.shape else matrix.T

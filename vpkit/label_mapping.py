@@ -110,11 +110,8 @@ def _most_voted(counts: Tensor) -> Tensor:
 
 
 def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:
-    """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`.
-
-    With `probability` it is the largest total of counts and half the probabilities. Among equal totals of counts that
-    ranks the assignments; summed over many target classes the halves may also outweigh a vote.
-    """
+    """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`. With
+    `probability`, of counts and half the probabilities, which over many classes may also outweigh a vote."""
     sources, targets = linear_sum_assignment(scores(counts, probability), maximize=True)
     return LabelMapping(torch.from_numpy(sources[targets.argsort()]).to(_device_of(counts)))
 
@@ -194,11 +191,10 @@ def hamming_distance(before: LabelMapping, after: LabelMapping) -> int:
 
 def scores(counts: Tensor, probability: Tensor | None) -> np.ndarray:
     """Counts plus half the probabilities: less than a vote in a cell, so in the greedy mapping they only rank ties."""
-    counts = _table(counts)
-    score = counts.double().cpu()
+    score = _table(counts).double().cpu()
     if probability is not None:
-        if probability.shape != counts.shape:
-            raise ValueError(f"probability is {tuple(probability.shape)}, counts are {tuple(counts.shape)}")
+        if probability.shape != score.shape:
+            raise ValueError(f"probability is {tuple(probability.shape)}, counts are {tuple(score.shape)}")
         score = score + 0.5 * probability.double().cpu()
     return score.numpy()
 

@@ -1,12 +1,11 @@
 """Prints the stored benchmark results, so that the page on speed cannot disagree with what was measured."""
 
 import json
-from pathlib import Path
 
-from book_tables import table_of
+from book_tables import ROOT, table_of
 from docutils.parsers.rst import Directive
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def newest(ending: str) -> dict | None:

@@ -1,5 +1,7 @@
 """Sphinx directives that print the package's own tables, so that a page cannot disagree with the code."""
 
+from pathlib import Path
+
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
@@ -7,6 +9,9 @@ from docutils.statemachine import StringList
 from vpkit.clip_models import CLIP_MODELS
 from vpkit.datasets import DATASETS
 from vpkit.frozen_models import FROZEN_MODELS
+
+# The book may be built from a copy below the repository (make book): look for it, do not count folders.
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 
 
 class DatasetTable(Directive):

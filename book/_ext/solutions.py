@@ -2,15 +2,14 @@
 
 import json
 import re
-from pathlib import Path
 
 import nbformat
 import yaml
+from book_tables import ROOT
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "book" / "solutions"
 
 

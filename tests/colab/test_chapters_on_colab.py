@@ -6,13 +6,12 @@ rest) is lent by the environment of the tests; vpkit itself is not.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
+from bare_environment import bare_python
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -36,32 +35,10 @@ socket.socket.connect, socket.socket.connect_ex = refused('connect'), refused('c
 
 
 @pytest.fixture(scope="module")
-def remote(tmp_path_factory):
-    """A git repository of this working tree, whose chapters install vpkit from it."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout: there is nothing to install from")
-    folder = tmp_path_factory.mktemp("remote")
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
-    subprocess.run([sys.executable, ROOT / "tools/links.py", "--root", folder, "--url", f"file://{folder}"], check=True)
-    git = ["git", "-c", "user.name=vpkit", "-c", "user.email=vpkit@localhost", "-c", "init.defaultBranch=main"]
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "as it is"]):
-        subprocess.run([*git, *command], cwd=folder, check=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def colab(tmp_path_factory):
     """Environment variables under which the kernel `colab` is a bare one."""
     folder = tmp_path_factory.mktemp("colab")
-    subprocess.run([sys.executable, "-m", "venv", folder / "bare"], check=True)
-    python = folder / "bare" / "bin" / "python"
-    lib = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    lent = folder / "bare" / "lib" / lib / "site-packages" / "lent.pth"
-    lent.write_text(sysconfig.get_paths()["purelib"])  # its own .pth files, and so an editable vpkit, are not read
+    python = bare_python(folder / "bare")
     startup = folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "colab.py").write_text(STARTUP)
@@ -71,8 +48,6 @@ def colab(tmp_path_factory):
     (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Colab", "language": "python"}))
     environment = {**os.environ, "IPYTHONDIR": str(folder / "ipython"), "JUPYTER_PATH": str(folder / "jupyter")}
     environment.pop("PYTHONPATH", None)
-    bare = subprocess.run([python, "-c", "import torch, vpkit"], cwd=folder, env=environment, capture_output=True)
-    assert b"No module named 'vpkit'" in bare.stderr
     asks = "import urllib.request; urllib.request.urlopen('http://192.0.2.1', timeout=2)"
     guarded = subprocess.run([python, "-c", STARTUP + asks], env=environment, capture_output=True)
     assert b"a chapter asked for the network: ('192.0.2.1', 80)" in guarded.stderr

@@ -36,6 +36,8 @@ def found_metrics(folder: Path = FOUND) -> dict[tuple[str, str, str], tuple[floa
 
 
 def expected_metrics() -> list[tuple]:
+    if not TABLE.exists():
+        return []
     with TABLE.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [
