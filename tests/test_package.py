@@ -52,8 +52,11 @@ def test_importing_opens_no_connection_and_touches_no_gpu():
         "import socket\n"
         "def refuse(*a, **k): raise OSError('network')\n"
         "socket.socket.connect = refuse\n"
-        "import vpkit, torch\n"
+        "import sys, vpkit, torch\n"
         "assert not torch.cuda.is_initialized()\n"
+        # each of these takes a second or more, and is only needed by some functions
+        "slow = {'torchvision', 'sklearn', 'pandas', 'open_clip', 'matplotlib.pyplot', 'seaborn', 'ipywidgets'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
         "assert set(vpkit.__all__) <= set(dir(vpkit))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

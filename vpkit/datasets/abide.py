@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
-from sklearn.model_selection import train_test_split
 
 from vpkit.datasets.sampling import split_off_validation
 from vpkit.datasets.source import Source, fitted
@@ -34,6 +32,9 @@ def load_abide(layout: str, split: str, seed: int, root: Path, download: bool = 
         FileNotFoundError: the table or the time series are not there.
         ValueError: an unknown layout, or a file that is not such a time series.
     """
+    import pandas as pd
+    from sklearn.model_selection import train_test_split
+
     if layout not in ABIDE_LAYOUTS:
         raise ValueError(f"unknown layout abide:{layout}: expected abide, abide:upper or abide:scrambled")
     folder = root / "abide"

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from torchvision import datasets as tv
 
 from vpkit.datasets.sampling import split_off_validation, split_pool
 from vpkit.datasets.source import Source, file_source, fitted
@@ -23,7 +22,8 @@ class TorchvisionSet:
     """How a torchvision class gives train, val and test.
 
     Attributes:
-        build: the class; called as `build(root, download=..., **splits[split])`.
+        build: called as `build(root, download=..., **splits[split])`; a class of `torchvision.datasets` by its name,
+            because importing torchvision takes as long as all the rest.
         folder: where it looks, below the data root.
         splits: arguments for each official split. Without "val", 10 % of train is held out by seed. Empty for a
             set without any split: 50 / 20 / 30 % by seed.
@@ -32,7 +32,7 @@ class TorchvisionSet:
         own_root: the class looks in its root itself, so it is given `root / folder`.
     """
 
-    build: Callable
+    build: Callable | str
     folder: str
     splits: dict = field(default_factory=dict)
     split_file: str | None = None
@@ -59,13 +59,18 @@ def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root
     place = root / row.folder if row.own_root else root
     arguments = row.splits.get(split) or row.splits.get("train") or {}
     options = {"download": download} if row.takes_download else {}
+    build = row.build
+    if isinstance(build, str):
+        from torchvision import datasets
+
+        build = getattr(datasets, build)
     try:
-        dataset = row.build(place, **arguments, **options)
+        dataset = build(place, **arguments, **options)
     except (RuntimeError, FileNotFoundError) as error:
         how = "call load_dataset(..., download=True) once" if row.takes_download else "code cannot download this one"
         raise FileNotFoundError(
             f"{name} is not complete under {root / row.folder} ({error}): put the files there as torchvision's "
-            f"{row.build.__name__} expects them; {how}"
+            f"{build.__name__} expects them; {how}"
         ) from error
     source = _as_source(dataset, row)
     if not row.splits:
@@ -157,12 +162,13 @@ FLOWER_NAMES = (
 _CLEVR_NAMES = ("three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-class _ClevrCount(tv.CLEVRClassification):
+def _clevr_count(root, split="train", download=False):
     """Counts 3..10 as labels 0..7; the official test images have no labels, so `val` serves as test (as in VTAB)."""
+    from torchvision.datasets import CLEVRClassification
 
-    def __init__(self, root, split="train", download=False):
-        super().__init__(root, split=split, download=download)
-        self._labels = [count - 3 for count in self._labels]
+    dataset = CLEVRClassification(root, split=split, download=download)
+    dataset._labels = [count - 3 for count in dataset._labels]
+    return dataset
 
 
 def _names(*values):
@@ -170,25 +176,25 @@ def _names(*values):
 
 
 TORCHVISION_SETS: dict[str, TorchvisionSet] = {
-    "cifar10": TorchvisionSet(tv.CIFAR10, "cifar-10-batches-py", _CIFAR),
-    "cifar100": TorchvisionSet(tv.CIFAR100, "cifar-100-python", _CIFAR),
-    "svhn": TorchvisionSet(tv.SVHN, "svhn", _NO_VAL, class_names=_names(*"0123456789"), own_root=True),
-    "gtsrb": TorchvisionSet(tv.GTSRB, "gtsrb", _NO_VAL, class_names=_names(*GTSRB_NAMES)),
+    "cifar10": TorchvisionSet("CIFAR10", "cifar-10-batches-py", _CIFAR),
+    "cifar100": TorchvisionSet("CIFAR100", "cifar-100-python", _CIFAR),
+    "svhn": TorchvisionSet("SVHN", "svhn", _NO_VAL, class_names=_names(*"0123456789"), own_root=True),
+    "gtsrb": TorchvisionSet("GTSRB", "gtsrb", _NO_VAL, class_names=_names(*GTSRB_NAMES)),
     "flowers102": TorchvisionSet(
-        tv.Flowers102, "flowers-102", _OFFICIAL, "split_zhou_OxfordFlowers.json", class_names=_names(*FLOWER_NAMES)
+        "Flowers102", "flowers-102", _OFFICIAL, "split_zhou_OxfordFlowers.json", class_names=_names(*FLOWER_NAMES)
     ),
-    "dtd": TorchvisionSet(tv.DTD, "dtd", _OFFICIAL, "split_zhou_DescribableTextures.json"),
-    "food101": TorchvisionSet(tv.Food101, "food-101", _NO_VAL, "split_zhou_Food101.json"),
-    "eurosat": TorchvisionSet(tv.EuroSAT, "eurosat", {}, "split_zhou_EuroSAT.json"),
-    "oxford_pets": TorchvisionSet(tv.OxfordIIITPet, "oxford-iiit-pet", _PETS, "split_zhou_OxfordPets.json"),
+    "dtd": TorchvisionSet("DTD", "dtd", _OFFICIAL, "split_zhou_DescribableTextures.json"),
+    "food101": TorchvisionSet("Food101", "food-101", _NO_VAL, "split_zhou_Food101.json"),
+    "eurosat": TorchvisionSet("EuroSAT", "eurosat", {}, "split_zhou_EuroSAT.json"),
+    "oxford_pets": TorchvisionSet("OxfordIIITPet", "oxford-iiit-pet", _PETS, "split_zhou_OxfordPets.json"),
     "stanford_cars": TorchvisionSet(
-        tv.StanfordCars, "stanford_cars", _NO_VAL, "split_zhou_StanfordCars.json", takes_download=False
+        "StanfordCars", "stanford_cars", _NO_VAL, "split_zhou_StanfordCars.json", takes_download=False
     ),
-    "sun397": TorchvisionSet(tv.SUN397, "SUN397", {}, "split_zhou_SUN397.json"),
+    "sun397": TorchvisionSet("SUN397", "SUN397", {}, "split_zhou_SUN397.json"),
     "caltech101": TorchvisionSet(
-        tv.Caltech101, "caltech101", {}, "split_zhou_Caltech101.json", class_names=lambda dataset: dataset.categories
+        "Caltech101", "caltech101", {}, "split_zhou_Caltech101.json", class_names=lambda dataset: dataset.categories
     ),
-    "fgvc_aircraft": TorchvisionSet(tv.FGVCAircraft, "fgvc-aircraft-2013b", _OFFICIAL),
-    "clevr_count": TorchvisionSet(_ClevrCount, "clevr", _VAL_AS_TEST, class_names=_names(*_CLEVR_NAMES)),
-    "imagenet": TorchvisionSet(tv.ImageNet, "imagenet", _VAL_AS_TEST, own_root=True, takes_download=False),
+    "fgvc_aircraft": TorchvisionSet("FGVCAircraft", "fgvc-aircraft-2013b", _OFFICIAL),
+    "clevr_count": TorchvisionSet(_clevr_count, "clevr", _VAL_AS_TEST, class_names=_names(*_CLEVR_NAMES)),
+    "imagenet": TorchvisionSet("ImageNet", "imagenet", _VAL_AS_TEST, own_root=True, takes_download=False),
 }
