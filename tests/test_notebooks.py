@@ -126,6 +126,12 @@ def test_every_figure_says_what_it_shows(code):
         assert not shows or len(alt) > 20
 
 
+def test_figures_of_results_state_their_finding(code):
+    captions = [c.metadata["mystnb"]["figure"]["caption"] for c in code if "figure" in c.metadata.get("mystnb", {})]
+    assert len(captions) >= 2
+    assert all(len(caption.split()) >= 8 for caption in captions)
+
+
 def test_it_uses_only_public_names(code):
     for name in re.findall(r"vpkit\.(\w+)", "\n".join(cell.source for cell in code)):
         assert hasattr(vpkit, name) or find_spec(f"vpkit.{name}"), name
