@@ -148,7 +148,9 @@ def test_two_sweeps_into_one_folder_and_an_interrupt(grid, tmp_path):
     long = tmp_path / ("long" * 30)  # sockets below it would have too long a path
     long.mkdir()
     environment = os.environ | {"TMPDIR": str(long)}
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    # A shell that runs the tests in its background makes them, and what they start, deaf to Ctrl-C.
+    hearing = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **hearing)
     _wait_for(lambda: (out / points[0].key / "executed.ipynb").exists())
     _wait_for(lambda: (out / points[1].key / "started").exists())
     os.killpg(running.pid, signal.SIGINT)
