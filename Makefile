@@ -3,7 +3,7 @@ PYTHON ?= python3
 PYTEST = .venv/bin/python -m pytest
 CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 
-.PHONY: setup book test lint unit notebooks smoke colab stress pages browser pdf links studies solutions bench bench-gpu \
+.PHONY: setup book test lint unit notebooks smoke colab colab-some stress pages browser pdf links studies solutions bench bench-gpu \
 	bench-toy tidy update audit coverage clean
 
 setup: .venv/installed
@@ -17,7 +17,7 @@ setup: .venv/installed
 book: setup  ## run every chapter afresh, then build the HTML from those outputs
 	.venv/bin/python tools/build_book.py
 
-test: lint unit notebooks smoke colab pages browser bench-toy
+test: lint unit notebooks smoke colab-some pages browser bench-toy
 
 lint: setup
 	.venv/bin/ruff check .
@@ -37,6 +37,9 @@ smoke: setup  ## one papermill run of each chapter on tiny parameters
 
 colab: setup  ## each chapter as Colab runs it, the package from a git remote; and the archive and wheel installed
 	$(PYTEST) tests/colab
+
+colab-some: setup  ## of these the archive, and one chapter each on ImageNet, on CLIP and on a folder
+	$(PYTEST) tests/colab -k "archive or 02 or 05 or 08"
 
 stress: setup  ## fifty kills of everything that is interrupted in the tests, and a set of 6 GB; the table is committed
 	rm -f results/interruptions.csv
