@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "_build" / "vpkit.pdf")
     out = parser.parse_args().out
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    chromium = find_chromium()
     if chromium is None:
         print("no Chromium on this machine, which prints the book: apt-get install chromium", file=sys.stderr)
         return 1
@@ -39,6 +39,11 @@ def main() -> int:
     print_page(chromium, page, out)
     print(out)
     return 0
+
+
+def find_chromium() -> str | None:
+    """The program, under the first of the names it goes by; the browser tests use the same."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def print_page(chromium: str, page: Path, out: Path) -> None:

@@ -86,8 +86,8 @@ def run(chapter: str, solution: dict) -> str:
     texts = []
     with tempfile.TemporaryDirectory() as folder:
         given, output = Path(folder) / "given.ipynb", Path(folder) / "run.ipynb"
+        nbformat.write(shortened(chapter, solution), given)
         for parameters in solution.get("runs", [{}]):
-            nbformat.write(shortened(chapter, solution), given)
             papermill.execute_notebook(
                 given, output, parameters, kernel_name="python3", cwd=ROOT, progress_bar=False, execution_timeout=900
             )

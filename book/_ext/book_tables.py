@@ -47,6 +47,11 @@ class ClipModelTable(Directive):
 def table_of(directive, header, rows):
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
+    return parsed(directive, lines)
+
+
+def parsed(directive, lines):
+    """Lines of Markdown as what stands on the page."""
     parent = nodes.container()
     directive.state.nested_parse(StringList(lines, source="vpkit"), directive.content_offset, parent)
     return parent.children

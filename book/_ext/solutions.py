@@ -5,10 +5,8 @@ import re
 
 import nbformat
 import yaml
-from book_tables import ROOT
-from docutils import nodes
+from book_tables import ROOT, parsed
 from docutils.parsers.rst import Directive
-from docutils.statemachine import StringList
 
 FOLDER = ROOT / "book" / "solutions"
 
@@ -29,17 +27,15 @@ class Solutions(Directive):
     def run(self):
         chapter = self.arguments[0]
         printed = json.loads((FOLDER / "printed.json").read_text(encoding="utf-8"))
-        lines = []
+        lines, texts = [], exercises(chapter)
         for solution in yaml.safe_load((FOLDER / f"{chapter}.yaml").read_text(encoding="utf-8")):
             number = solution["exercise"]
-            lines += [f"**{number}.** {exercises(chapter)[number - 1]}", "", "::::{dropdown} Solution"]
+            lines += [f"**{number}.** {texts[number - 1]}", "", "::::{dropdown} Solution"]
             lines += how(solution.get("notebook", chapter), solution)
             text = printed.get(f"{chapter} {number}", {}).get("text", "")
             lines += ["```text", *text.strip().splitlines(), "```", ""] if text else []
             lines += [*solution["answer"].strip().splitlines(), "::::", ""]
-        parent = nodes.container()
-        self.state.nested_parse(StringList(lines, source=f"solutions of {chapter}"), self.content_offset, parent)
-        return parent.children
+        return parsed(self, lines)
 
 
 def how(chapter: str, solution: dict) -> list[str]:

@@ -1,9 +1,13 @@
 """The built book in headless Chromium. `make browser` builds it first; without Chromium the tests are skipped."""
 
-import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from built_pages import HTML
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+from print_book import find_chromium
 
 _QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -14,7 +18,7 @@ _QUIET = (
 @pytest.fixture(scope="session")
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = find_chromium()
     if chromium is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
