@@ -4,7 +4,7 @@ PYTEST = .venv/bin/python -m pytest
 CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 
 .PHONY: setup book test lint unit notebooks smoke colab colab-some stress pages browser pdf links studies solutions bench bench-gpu \
-	bench-toy tidy update audit coverage clean
+	bench-toy tidy update audit mutants coverage clean
 
 setup: .venv/installed
 
@@ -26,10 +26,10 @@ lint: setup
 unit: setup
 	$(PYTEST) tests
 
-notebooks: setup  ## execute the committed chapters at their defaults; marked cells and final numbers are compared
+notebooks: setup  ## execute the committed chapters at their defaults, offline; marked cells and final numbers are compared
 	rm -rf _build/defaults
 	for chapter in $(CHAPTERS); do VPKIT_RESULTS=$(CURDIR)/_build/defaults/$$(basename $$chapter .ipynb) \
-		$(PYTEST) --nbval-lax --nbval-cell-timeout=600 $$chapter || exit 1; done
+		PYTHONPATH=$(CURDIR)/tests/offline $(PYTEST) --nbval-lax --nbval-cell-timeout=600 $$chapter || exit 1; done
 	$(PYTEST) tests/defaults
 
 smoke: setup  ## one papermill run of each chapter on tiny parameters
@@ -88,6 +88,11 @@ update: setup  ## constraints.txt from the newest versions that fit; run the tes
 audit: setup  ## known weaknesses of the pinned versions; asks the package index
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.venv/bin/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+
+mutants: setup  ## 300 small changes to vpkit: how many does a test notice? the table is committed
+	test -x _build/mutants/environment/bin/python || $(PYTHON) -m venv _build/mutants/environment
+	_build/mutants/environment/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
+	_build/mutants/environment/bin/python tools/mutants.py
 
 coverage: setup  ## lines and branches of vpkit that the unit tests reach
 	$(PYTEST) tests --cov=vpkit --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95

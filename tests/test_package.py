@@ -1,6 +1,7 @@
 """The package as a whole: what it imports, what importing it does, what it says about itself."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -60,6 +61,19 @@ def test_importing_opens_no_connection_and_touches_no_gpu():
         "assert set(vpkit.__all__) <= set(dir(vpkit))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    ["socket.socket().connect(('192.0.2.1', 80))", "urllib.request.urlopen('http://example.org', timeout=2)"],
+)
+def test_the_default_chapters_run_without_a_network(asks):
+    recipe = (ROOT / "Makefile").read_text().split("\nnotebooks:")[1].split("\n\n")[0]
+    assert "PYTHONPATH=$(CURDIR)/tests/offline $(PYTEST) --nbval" in recipe
+    guarded = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "offline")}  # a kernel gets it from who starts it
+    code = f"import socket, urllib.request; {asks}"
+    finished = subprocess.run([sys.executable, "-c", code], env=guarded, capture_output=True, text=True)
+    assert "asked for the network" in finished.stderr
 
 
 def test_versions_agree():

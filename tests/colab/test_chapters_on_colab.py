@@ -17,21 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 # Colab's own module only has to be there; what imports it asks for more than we could imitate. And a chapter has to do
 # without any network: pip, which installs the package, is another process.
-STARTUP = """
-import socket, sys, types
-
-sys.modules['google.colab'] = types.ModuleType('google.colab')
-
-def refused(name):
-    original = getattr(socket.socket, name)
-    def connect(self, address):
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ('127.0.0.1', '::1', 'localhost'):
-            raise RuntimeError(f'a chapter asked for the network: {address}')
-        return original(self, address)
-    return connect
-
-socket.socket.connect, socket.socket.connect_ex = refused('connect'), refused('connect_ex')
-"""
+OFFLINE = (ROOT / "tests" / "offline" / "sitecustomize.py").read_text()
+STARTUP = f"{OFFLINE}\nimport sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +37,7 @@ def colab(tmp_path_factory):
     environment.pop("PYTHONPATH", None)
     asks = "import urllib.request; urllib.request.urlopen('http://192.0.2.1', timeout=2)"
     guarded = subprocess.run([python, "-c", STARTUP + asks], env=environment, capture_output=True)
-    assert b"a chapter asked for the network: ('192.0.2.1', 80)" in guarded.stderr
+    assert b"asked for the network: 192.0.2.1" in guarded.stderr
     return environment
 
 
