@@ -28,6 +28,13 @@ def test_it_is_what_the_attention_layer_itself_says(clip, block):
     assert torch.allclose(found.flatten(1), expected / expected.sum(1, keepdim=True), atol=1e-6)
 
 
+def test_a_grid_with_an_odd_number_of_patches_is_whole():
+    vision = {**SMALL["vision_cfg"], "image_size": 24}
+    clip, images = FrozenCLIP(open_clip.CLIP(**{**SMALL, "vision_cfg": vision})), torch.rand(2, 3, 24, 24)
+    assert class_attention(clip, TokenPrompt(clip, 2), images).shape == (2, 3, 3)
+    assert class_attention(clip, clip.encode_image, images).shape == (2, 3, 3)
+
+
 def test_tokens_move_the_attention_and_are_left_out_of_it(clip):
     images = torch.rand(2, 3, 32, 32)
     plain = class_attention(clip, clip.encode_image, images)

@@ -61,14 +61,18 @@ def test_cocoop_equals_a_loop_over_images(clip):
     prompt, shift = ContextPrompt(clip, NAMES, 4), ContextShift(32, 32)
     features = torch.nn.functional.normalize(torch.randn(5, 32), dim=1)
     classifier = TextPromptedClassifier(prompt, clip.logit_scale, shift, texts_at_once=6)  # two images at a time
+    texts = []  # how many go through the text tower at a time
+    handle = clip.network.transformer.register_forward_pre_hook(lambda _, given: texts.append(len(given[0])))
     loss, logits = classifier.loss(features, torch.tensor([0, 1, 2, 0, 1]))
     loss.backward()
+    handle.remove()
     found = {name: p.grad.clone() for name, p in classifier.named_parameters()}
     classifier.zero_grad()
     rows = [clip.logit_scale * f @ prompt(prompt.context + shift(f[None])[0]).T for f in features]
     expected = torch.stack(rows)
     torch.nn.functional.cross_entropy(expected, torch.tensor([0, 1, 2, 0, 1])).backward()
     assert torch.allclose(logits, expected, atol=1e-4)
+    assert 1 <= max(texts, default=0) <= 6
     for name, parameter in classifier.named_parameters():
         assert torch.allclose(found[name], parameter.grad, atol=1e-5), name
 

@@ -15,7 +15,7 @@ def scan_everything(counts):
     for _ in index:
         source, target = divmod(int(left.argmax()), left.shape[1])
         index[target] = source
-        left[source], left[:, target] = -1, -1
+        left[source], left[:, target] = -torch.inf, -torch.inf
     return index
 
 
@@ -42,6 +42,8 @@ def test_frequency_mapping_equals_a_scan_of_the_whole_table():
             num_source = num_target + int(torch.randint(0, 8, (1,), generator=generator))
             counts = torch.randint(0, most, (num_source, num_target), generator=generator)
             assert frequency_mapping(counts).index.tolist() == scan_everything(counts)
+            scores = counts.double() - most / 2  # scores below zero take the other way through the function
+            assert frequency_mapping(scores).index.tolist() == scan_everything(scores)
 
 
 def test_a_diagonal_gives_the_identity():

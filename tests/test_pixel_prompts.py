@@ -61,6 +61,16 @@ def test_the_border_stays_in_range(start):
     assert 0 <= prompt.picture().min() <= prompt.picture().max() <= 1
 
 
+def test_free_pixels_inside_the_image_are_prompted_too():
+    free = torch.zeros(4, 4, dtype=torch.bool)
+    free[0, :3] = True
+    prompt = ExpandPrompt(4, 8, free=free)
+    assert count_parameters(prompt) == 3 * (8 * 8 - 4 * 4 + 3)
+    shown = prompt.picture()[:, 2:6, 2:6]
+    assert (shown[:, free] == 0.5).all()
+    assert (shown[:, ~free] == 0).all()
+
+
 def test_a_frame_touches_only_the_frame():
     prompt, images = PadPrompt(10, 3), torch.rand(2, 3, 10, 10)
     out = prompt(images)
@@ -110,14 +120,18 @@ def test_learned_values_survive_a_state_dict():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PadPrompt(10, 6), "width=6: a frame in a 10 px image has a width of 1..5"),
+        (lambda: PadPrompt(10, 6), "width=6: a frame in a 10 px image has a width of 1..5$"),
         (lambda: PadPrompt(10, 0), "width=0"),
         (lambda: PatchPrompt(10, 11), "size=11: a patch on a 10 px image has a side of 1..10"),
         (lambda: PatchPrompt(10, 2, "moving"), "where='moving': expected 'fixed' or 'random'"),
         (lambda: ExpandPrompt(20, 10), "image_size=20: expected 1..10, the image must fit its canvas"),
         (lambda: ExpandPrompt(5, 10, "black"), "start='black': expected 'grey' or 'zero'"),
         (lambda: PadPrompt(10, 2)(torch.rand(1, 3, 9, 9)), "images are 9 x 9 px, this prompt was made for 10 x 10"),
+        (lambda: PadPrompt(10, 2)(torch.rand(1, 3, 9, 8)), "images are 9 x 8 px"),
         (lambda: ExpandPrompt(5, 10)(torch.rand(1, 3, 10, 10)), "made for 5 x 5"),
+        (lambda: ExpandPrompt(4, 8, free=torch.ones(4, 4)), r"free is \(4, 4\) torch.float32: expected \(4, 4\) bool"),
+        (lambda: ExpandPrompt(4, 8, free=torch.ones(5, 4).bool()), r"free is \(5, 4\) torch.bool"),
+        (lambda: ExpandPrompt(4, 8, free=torch.ones(3, 3).bool()), r"free is \(3, 3\) torch.bool"),
     ],
 )
 def test_impossible_prompts_are_refused(make, message):

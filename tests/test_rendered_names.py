@@ -59,6 +59,22 @@ def test_more_lines_are_used_when_they_make_the_type_larger():
     assert sizes[1] > sizes[0]
 
 
+def test_lines_stand_below_each_other():
+    strip = render_class_names(["subway platform"], 40, 30)[0]
+    rows = (strip != strip[:, :1, :1]).any(0).any(1)
+    assert rows[:14].any()
+    assert rows[16:].any()
+    middle = rows.nonzero().double().mean()
+    assert 12 < middle < 18  # and the block of lines in the middle of the strip
+
+
+def test_luminance_is_that_of_wcag():
+    # worked examples of the definition: white, the greys of contrast 4.5 on white, and pure colours
+    values = {(255, 255, 255): 1.0, (0, 0, 0): 0.0, (118, 118, 118): 0.1812, (8, 8, 8): 0.00243, (255, 0, 0): 0.2126}
+    for colour, expected in values.items():
+        assert _luminance(np.array(colour, dtype=np.uint8)) == pytest.approx(expected, abs=1e-4)
+
+
 def test_pasting_changes_one_strip_and_nothing_else():
     torch.manual_seed(0)
     images, strips = torch.rand(4, 3, 20, 16), torch.rand(4, 3, 5, 16)
@@ -198,6 +214,13 @@ def test_named_images_select_what_a_loop_selects():
     again = vpkit.NamedImages(clip, split.images, ratio=0.3, seed=4)
     assert torch.equal(again.strips, split.strips)  # one colour a class, whatever the seed of the places
     assert not torch.equal(again.pairs.tops, split.pairs.tops)
+
+
+def test_strips_take_a_seventh_of_the_side_unless_told_otherwise():
+    clip = FrozenCLIP(open_clip.CLIP(**{**SMALL, "vision_cfg": {**SMALL["vision_cfg"], "image_size": 56}}))
+    images = torch.zeros(2, 3, 56, 56, dtype=torch.uint8)
+    split = vpkit.NamedImages(clip, vpkit.ImageSet(images, torch.tensor([0, 1]), ("cat", "dog")))
+    assert split.strips.shape == (2, 3, 8, 56)
 
 
 def test_pairs_that_are_all_known_are_not_encoded_again():

@@ -172,6 +172,22 @@ def test_shared_weights_count_once(clip):
     assert vpkit.count_parameters(one) - vpkit.count_parameters(two) == 2 * 32  # one block's own tokens
 
 
+def test_tokens_start_small_and_around_zero(clip):
+    tokens = torch.stack(list(TokenPrompt(clip, 60).tokens.values()))
+    assert tokens.std().item() == pytest.approx(0.02, rel=0.05)
+    assert tokens.mean().abs().item() < 0.002
+
+
+def test_every_block_may_have_class_aware_tokens(clip):
+    aware = ClassAwareTokens(24, 32, 4)
+    prompt = TokenPrompt(clip, 2, class_aware=dict.fromkeys((1, 2, 3), aware))
+    assert len(prompt.tokens) == 0
+    images, queries = torch.rand(2, 3, 32, 32), torch.randn(2, 2, 24)
+    first = prompt(images, queries).features
+    assert first.shape == (2, 24)
+    assert not torch.allclose(first, prompt(images, -queries).features, atol=1e-4)
+
+
 def resnet():
     return FrozenCLIP(
         open_clip.CLIP(

@@ -44,7 +44,8 @@ AREAS = {  # name: (files of vpkit, their tests and what else pytest is told)
     ),
     "training": (
         "training checkpoint schedules classifiers",
-        "tests/test_training.py tests/test_checkpoint.py tests/test_schedules.py tests/test_determinism.py",
+        "tests/test_training.py tests/test_checkpoint.py tests/test_schedules.py tests/test_determinism.py"
+        " tests/test_label_mapping.py::test_a_mapping_for_a_larger_model_is_refused",
     ),
 }
 
