@@ -48,6 +48,20 @@ def test_a_resumed_run_gives_the_numbers_of_an_unbroken_one(tmp_path, image_set,
     assert torch.equal(resumed.mapping.index, unbroken.mapping.index)
 
 
+def test_the_random_states_of_all_gpus_come_back(tmp_path, image_set, monkeypatch):
+    """A patch at a random place on a GPU draws it there. The stand-in has the states of two."""
+    path, restored = tmp_path / "run.safetensors", {}
+    states = [torch.arange(16, dtype=torch.uint8), torch.arange(16, 32, dtype=torch.uint8)]
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)  # one more than when the run began
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.update({device: state}))
+    with pytest.raises(Stop):
+        run(image_set, path=path, stop_before=2)
+    run(image_set, path=path)
+    assert list(restored) == [0, 1]
+    assert all(torch.equal(restored[i], states[i]) for i in (0, 1))
+
+
 def test_a_finished_run_is_not_run_again(tmp_path, image_set):
     path = tmp_path / "run.safetensors"
     first, trained = run(image_set, path=path)

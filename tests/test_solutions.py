@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -32,13 +33,31 @@ def test_a_solution_was_run_as_it_stands(chapter, solution):
         assert "elsewhere" in solution or "same_as" in solution
         return
     printed = json.loads(run_solutions.PRINTED.read_text(encoding="utf-8"))[f"{chapter} {solution['exercise']}"]
-    assert printed["digest"] == run_solutions.digest(solution), "changed since it was run: make solutions"
+    assert printed["digest"] == run_solutions.digest(solution.get("notebook", chapter), solution), (
+        "changed since it was run: make solutions"
+    )
     assert printed["text"].strip()
     assert "/tmp/" not in printed["text"]
     cells = run_solutions.shortened(solution.get("notebook", chapter), solution).cells
     assert "parameters" in cells[0].metadata["tags"]
     declared = {line.split(" = ")[0] for line in cells[0].source.splitlines()}
     assert all(set(parameters) <= declared for parameters in solution.get("runs", []))
+
+
+def test_a_solution_is_out_of_date_when_a_cell_it_runs_changes(tmp_path, monkeypatch):
+    chapter, solution = "01_visual_prompting", {"exercise": 9, "needs": ["load_frozen"], "show": "print(1)"}
+    before = run_solutions.digest(chapter, solution)
+    monkeypatch.setattr(run_solutions, "ROOT", tmp_path)
+    for place, changes in ((0, True), (1, False), (None, False), ("load_frozen", True)):
+        notebook = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        unused = [cell for cell in code[2:] if "load_frozen" not in cell.source]
+        used = [cell for cell in code[2:] if "load_frozen" in cell.source]
+        cell = code[place] if isinstance(place, int) else (used if place else unused)[0]
+        cell.source += "\nmore = 1"
+        (tmp_path / "notebooks").mkdir(exist_ok=True)
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{chapter}.ipynb")
+        assert (run_solutions.digest(chapter, solution) != before) == changes, place
 
 
 def test_a_solution_that_no_longer_fits_its_chapter_is_refused():

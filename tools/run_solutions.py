@@ -34,14 +34,16 @@ def main() -> int:
     printed = json.loads(PRINTED.read_text()) if PRINTED.exists() else {}
     for path in sorted(FOLDER.glob("[0-9]*.yaml")):
         for solution in yaml.safe_load(path.read_text()):
-            name, wanted = f"{path.stem} {solution['exercise']}", digest(solution)
-            fresh = printed.get(name, {}).get("digest") == wanted
-            if "needs" not in solution or (path.stem not in chosen if chosen else fresh):
+            name, chapter = f"{path.stem} {solution['exercise']}", solution.get("notebook", path.stem)
+            if "needs" not in solution or (chosen and path.stem not in chosen):
                 continue
-            print(name, end="  ", flush=True)
-            started = perf_counter()
             try:
-                text = run(solution.get("notebook", path.stem), solution)
+                wanted = digest(chapter, solution)
+                if not chosen and printed.get(name, {}).get("digest") == wanted:
+                    continue
+                print(name, end="  ", flush=True)
+                started = perf_counter()
+                text = run(chapter, solution)
             except (PapermillExecutionError, ValueError) as error:
                 failed.append(name)
                 print(f"failed\n{error}", flush=True)
@@ -54,9 +56,15 @@ def main() -> int:
     return len(failed) > 0
 
 
-def digest(solution: dict) -> str:
-    """Changes with everything that decides what is printed; not with the answer written under it."""
+def digest(chapter: str, solution: dict) -> str:
+    """Changes with everything that decides what is printed: the solution, not the answer written under it, and the
+    chapter's parameters and cells that it runs. The setup cell is left out: `make links` writes an address into it.
+
+    Raises:
+        ValueError: as `shortened`.
+    """
     decides = {key: value for key, value in solution.items() if key != "answer"}
+    decides["code"] = [cell.source for number, cell in enumerate(shortened(chapter, solution).cells) if number != 1]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
 
