@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -200,6 +201,15 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
         write_atomically(tmp_path / "kept", fail)
     assert (tmp_path / "kept").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_what_a_killed_writer_left_is_removed_later(tmp_path):
+    now = time.time()
+    for name, age in ((".kept[1].old.part", 3700), (".kept[1].new.part", 60), (".other.old.part", 3700)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (now - age, now - age))
+    write_atomically(tmp_path / "kept[1]", lambda part: part.write_text("whole"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".kept[1].new.part", ".other.old.part", "kept[1]"]
 
 
 def test_an_unwritable_cache_says_what_to_do(monkeypatch, tmp_path):

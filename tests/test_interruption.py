@@ -3,6 +3,7 @@
 Three seeded moments each; `make stress` takes fifty and writes what it saw to results/interruptions.csv.
 """
 
+import contextlib
 import csv
 import os
 import random
@@ -49,7 +50,8 @@ def kill_after(process: subprocess.Popen, seconds: float) -> bool:
     """Whether it was still at work then."""
     time.sleep(seconds)
     working = process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     return working
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import tempfile
 from collections.abc import Callable
@@ -21,7 +22,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
     """Call `write(temporary_path)` and move the finished file to `path`.
 
     The temporary file lies in the same folder, so the move is one atomic rename: another process (or the
-    next run after a crash) sees the old file, the whole new file, or none. Two writers may race; the last wins.
+    next run after a crash) sees the old file, the whole new file, or none. Two writers may race; the last wins. What
+    a killed writer of the same file left behind is removed once nothing was added to it for an hour.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written; the message names `path`, which is as it was.
@@ -30,6 +32,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
+    _remove_left_by_the_killed(Path(name), glob.escape(f".{path.name}.") + "*.part")
     try:
         write(Path(name))
         with open(name, "rb+") as written:  # the rename must not reach the disk before the bytes do
@@ -44,6 +47,14 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
     return path
+
+
+def _remove_left_by_the_killed(own: Path, pattern: str) -> None:
+    now = own.stat().st_mtime  # by the clock of the file system, which may be another machine's
+    for part in own.parent.glob(pattern):
+        with contextlib.suppress(OSError):  # another process may do the same
+            if part.stat().st_mtime < now - 3600:
+                part.unlink()
 
 
 def _umask() -> int:
