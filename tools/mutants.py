@@ -108,24 +108,21 @@ def run(area: str, part: int, parts: int, again: set | None) -> list[dict]:
         items = [item for item in session.work_items if not in_annotation(item.mutations[0], annotated)]
         items.sort(key=lambda item: describe(item.mutations[0]))
         sample = random.Random(SEED).sample(items, SAMPLE)[part::parts]
+        if again is not None:
+            sample = [item for item in sample if key(row_of(area, item)) in again]
         session.clear()
         session.add_work_items(sample)
     if part == 0 and again is None:  # nothing is learned from changes if the tests fail without one
         subprocess.run([cosmic_ray, "baseline", "mutants.toml"], cwd=copy, check=True)
-    if again is not None:
-        with use_db(str(copy / "mutants.sqlite")) as session:
-            sample = [item for item in session.work_items if key(row_of(area, copy, item)) in again]
-            session.clear()
-            session.add_work_items(sample)
     subprocess.run([cosmic_ray, "exec", "mutants.toml", "mutants.sqlite"], cwd=copy, check=True)
     with use_db(str(copy / "mutants.sqlite")) as session:
-        rows = [row_of(area, copy, item, result) for item, result in session.completed_work_items]
+        rows = [row_of(area, item, result) for item, result in session.completed_work_items]
     shutil.rmtree(copy)
     return rows
 
 
-def row_of(area: str, copy: Path, item, result=None) -> dict:
-    """A line of the table; a change is named by what the line reads afterwards."""
+def row_of(area: str, item, result=None) -> dict:
+    """A line of the table; without a result, only what names the change."""
     mutation = item.mutations[0]
     file, line, _, operator, occurrence = describe(mutation)
     row = {"area": area, "file": file, "line": line, "change": f"{operator} {occurrence}", "noticed": "", "becomes": ""}
