@@ -1,9 +1,14 @@
 # Two commands do everything: `make book` and `make test`. Both install into .venv first, once.
+# `make check` is what a commit should pass: two minutes.
 PYTHON ?= python3
 PYTEST = .venv/bin/python -m pytest
 CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
+# As many processes as cores, each with one thread: networks this small gain little from a second one, and numbers do
+# not depend on how many cores there are. tools/side_by_side.py does the same for what papermill runs.
+ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+SIDE_BY_SIDE = $(ONE_THREAD) $(PYTEST) -n logical
 
-.PHONY: setup book test lint unit notebooks smoke colab colab-some stress pages browser pdf links studies solutions bench bench-gpu \
+.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some stress pages browser pdf links studies solutions bench bench-gpu \
 	bench-toy tidy update audit mutants coverage clean
 
 setup: .venv/installed
@@ -19,27 +24,31 @@ book: setup  ## run every chapter afresh, then build the HTML from those outputs
 
 test: lint unit notebooks smoke colab-some pages browser bench-toy
 
-lint: setup
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+check: setup lint fast  ## before every commit: lint, types and the tests that are not marked slow
+
+lint: setup  ## what .pre-commit-config.yaml lists, over all files: format, types, spelling, notebooks, the workflow
+	.venv/bin/pre-commit run --all-files
+
+fast: setup
+	$(SIDE_BY_SIDE) --dist worksteal tests -m "not slow"
 
 unit: setup
-	$(PYTEST) tests
+	$(SIDE_BY_SIDE) --dist worksteal tests
 
 notebooks: setup  ## execute the committed chapters at their defaults, offline; marked cells and final numbers are compared
 	rm -rf _build/defaults
-	for chapter in $(CHAPTERS); do VPKIT_RESULTS=$(CURDIR)/_build/defaults/$$(basename $$chapter .ipynb) \
-		PYTHONPATH=$(CURDIR)/tests/offline $(PYTEST) --nbval-lax --nbval-cell-timeout=600 $$chapter || exit 1; done
+	PYTHONPATH=$(CURDIR)/tests/offline $(SIDE_BY_SIDE) --dist loadscope --no-loadscope-reorder -p nbval_defaults \
+		--nbval-lax --nbval-cell-timeout=600 $(CHAPTERS)
 	$(PYTEST) tests/defaults
 
 smoke: setup  ## one papermill run of each chapter on tiny parameters
 	.venv/bin/python tools/build_book.py --smoke
 
 colab: setup  ## each chapter as Colab runs it, the package from a git remote; and the archive and wheel installed
-	$(PYTEST) tests/colab
+	$(SIDE_BY_SIDE) --dist worksteal tests/colab
 
 colab-some: setup  ## of these the archive, and one chapter each on ImageNet, on CLIP and on a folder
-	$(PYTEST) tests/colab -k "archive or 02 or 05 or 08"
+	$(SIDE_BY_SIDE) --dist worksteal tests/colab -k "archive or 02 or 05 or 08"
 
 stress: setup  ## fifty kills of everything that is interrupted in the tests, and a set of 6 GB; the table is committed
 	rm -f results/interruptions.csv
@@ -50,7 +59,7 @@ pages: setup  ## the book from the committed outputs, every warning an error
 	.venv/bin/jupyter-book build book/ --all -q -W --keep-going --path-output _build/pages
 
 browser: pages  ## the built book in headless Chromium; skipped where there is none
-	$(PYTEST) tests/browser
+	$(SIDE_BY_SIDE) --dist worksteal tests/browser
 
 pdf: setup  ## the whole book as one file to print, _build/vpkit.pdf
 	.venv/bin/python tools/print_book.py

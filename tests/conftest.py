@@ -1,5 +1,7 @@
 """Small real things: a network with the shapes of the real one, every size shrunk."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -20,10 +22,17 @@ def kills(request):
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
-    """Tests neither read nor fill the user's cache."""
+    """Tests neither read nor fill the user's cache; those that run side by side share one."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VPKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("VPKIT_CACHE", str(folder / "cache"))
         yield
+
+
+def pytest_collection_modifyitems(items):
+    """The slow ones first: side by side, a long one that begins last would be waited for alone."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # stable
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,9 @@
-import dataclasses
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,6 +161,7 @@ def test_a_cache_of_another_version_is_rebuilt(counting, monkeypatch):
     assert counting["decoded"] == before + 4
 
 
+@pytest.mark.slow
 def test_a_set_larger_than_the_memory_limit_is_streamed(tmp_path):
     """600 MB of images, written and opened by a process that grows by less than 200 MB."""
     code = """
@@ -224,11 +225,83 @@ def _load_in_child(folder):
     return vpkit.load_dataset("digits", "train", size=5).images.sum().item()
 
 
-def test_two_processes_building_one_cache_both_succeed(tmp_path):
+def test_two_processes_building_one_cache_both_succeed_and_one_decodes(tmp_path, capfd):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         sums = pool.map(_load_in_child, [str(tmp_path)] * 2)
     assert sums[0] == sums[1]
-    assert len(list((tmp_path / "datasets").iterdir())) == 1
+    assert len(list((tmp_path / "datasets").glob("*.safetensors"))) == 1
+    assert not list((tmp_path / "datasets").glob(".*.part"))
+    assert capfd.readouterr().err.count("preparing") == 1, "the other one should have waited"
+
+
+def _counting(monkeypatch, row="digits"):
+    """The positions that are decoded of the row, in a list that grows."""
+    decoded, original = [], vpkit.DATASETS[row].load
+
+    def load(split, seed):
+        source = original(split, seed)
+        decode = lambda i, size: decoded.append(int(i)) or source.decode(i, size)  # noqa: E731
+        return replace(source, decode=decode)
+
+    monkeypatch.setitem(vpkit.DATASETS, row, replace(vpkit.DATASETS[row], load=load))
+    return decoded
+
+
+@pytest.mark.parametrize("asked", [{"subset": 60}, {"fraction": 0.04}, {"shots": 5}, {"classes": ("7", "1")}])
+def test_of_a_small_part_only_that_part_is_decoded(asked, monkeypatch, tmp_path):
+    monkeypatch.setenv("VPKIT_CACHE", str(tmp_path))
+    decoded = _counting(monkeypatch)
+    part = vpkit.load_dataset("digits", "train", size=9, **asked)
+    assert len(decoded) == len(part) < 300
+    again = vpkit.load_dataset("digits", "train", size=9, **asked)
+    assert len(decoded) == len(part), "decoded twice"
+    whole = vpkit.load_dataset("digits", "train", size=9)
+    assert len(decoded) == len(part) + len(whole)
+    (tmp_path / "datasets").rename(tmp_path / "parts")
+    vpkit.load_dataset("digits", "train", size=9)  # the whole set is there now, the part is not
+    decoded.clear()
+    from_whole = vpkit.load_dataset("digits", "train", size=9, **asked)
+    assert decoded == []
+    for other in (again, from_whole):
+        assert torch.equal(part.images, other.images)
+        assert torch.equal(part.labels, other.labels)
+        assert part.class_names == other.class_names
+
+
+def test_of_a_large_part_the_whole_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("VPKIT_CACHE", str(tmp_path))
+    decoded = _counting(monkeypatch)
+    assert len(vpkit.load_dataset("digits", "val", size=9, subset=100)) == 100
+    assert len(decoded) == 144
+    vpkit.load_dataset("digits", "val", size=9, subset=90, seed=0)
+    assert len(decoded) == 144
+
+
+def test_shots_and_classes_are_those_of_the_image_set():
+    whole = vpkit.load_dataset("digits", "train", size=9, seed=3)
+    shots = vpkit.load_dataset("digits", "train", size=9, seed=3, shots=4)
+    assert torch.equal(shots.images, whole.few_shot(4, 3).images)
+    assert torch.equal(shots.labels, whole.few_shot(4, 3).labels)
+    pair = vpkit.load_dataset("digits", "train", size=9, seed=3, classes=["7", "1"])
+    assert torch.equal(pair.images, whole.only("7", "1").images)
+    assert torch.equal(pair.labels, whole.only("7", "1").labels)
+    assert pair.class_names == ("7", "1")
+    both = vpkit.load_dataset("digits", "train", size=9, seed=3, classes=["7", "1"], shots=4)
+    assert both.labels.bincount().tolist() == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"shots": 2, "subset": 20}, "give shots, subset or fraction"),
+        ({"shots": 0}, "shots=0"),
+        ({"classes": ["7", "x"]}, r"no class x; expected some of 0, 1, 2"),
+        ({"classes": []}, r"no class \(none named\)"),
+    ],
+)
+def test_an_impossible_part_is_refused(asked, message):
+    with pytest.raises(ValueError, match=message):
+        vpkit.load_dataset("digits", "train", size=9, **asked)
 
 
 def test_every_unreadable_file_is_named(tmp_path, monkeypatch):
@@ -276,7 +349,7 @@ def test_a_set_too_large_for_the_gpu_sends_its_batches(image_set, monkeypatch):
     large = image_set.to("cuda:0")
     assert large.images.device.type == "cpu"
     assert large.device == torch.device("cuda:0")
-    sent = dataclasses.replace(image_set, device=torch.device("meta")).batches(10)
+    sent = replace(image_set, device=torch.device("meta")).batches(10)
     assert all(images.device.type == labels.device.type == "meta" for images, labels in sent)
     assert image_set.to("cpu").images.device.type == "cpu"
 

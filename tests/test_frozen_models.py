@@ -54,6 +54,7 @@ def test_folding_changes_nothing(lite0, side):
         assert torch.allclose(lite0(images), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_knows_an_umbrella_when_it_is_drawn_plainly(lite0):
     """The weights are real: a black umbrella on white is an umbrella, or at least not a random class."""
     from vpkit.datasets.icons import ICON_NAMES
@@ -107,6 +108,7 @@ def small_model():
     return vpkit.FrozenModel(nn.Sequential(*layers), tuple("abcde"), image_size=16)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++")
 def test_a_compiled_network_agrees_and_passes_gradients():
     model, images = small_model(), torch.rand(4, 3, 16, 16)

@@ -21,6 +21,7 @@ from safetensors import safe_open
 
 import vpkit
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 

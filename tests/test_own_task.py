@@ -78,6 +78,7 @@ def test_a_saved_task_predicts_the_same_when_loaded(tmp_path, splits, folder, ma
     assert len(read["source_classes"]["red wall"]) == (1 if mapping == "ILM" else 3)
 
 
+@pytest.mark.slow
 def test_clip_reads_sentences_of_the_folders_names(splits):
     icons = [vpkit.load_dataset("icons", split, size=96).only("star", "heart") for split in ("train", "val")]
     task = fit_task(icons[0][::8], icons[1][::4], model="tiny", mapping="FLM", prompt="frame", epochs=1)
@@ -157,6 +158,7 @@ def test_files_that_are_no_tasks_are_refused(tmp_path, task):
         load_task(other)
 
 
+@pytest.mark.slow
 def test_from_the_shell_in_processes_of_their_own(tmp_path, folder):
     def run(*words):
         ran = subprocess.run([sys.executable, "-m", "vpkit.cli", *map(str, words)], capture_output=True, text=True)

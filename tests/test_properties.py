@@ -124,6 +124,7 @@ def test_few_shots_are_exactly_so_many_of_every_class_and_none_twice(shots, clas
     assert torch.equal(labels[numbers], drawn.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["icons", "mnist5k", "textile"])
 def test_the_splits_of_a_data_set_share_no_image(name):
     seen = [{image.numpy().tobytes() for image in vpkit.load_dataset(name, s, size=28).images} for s in SPLITS]

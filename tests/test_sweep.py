@@ -103,6 +103,7 @@ def test_a_file_that_is_no_grid_is_refused(tmp_path):
             read_grid(path)
 
 
+@pytest.mark.slow
 def test_on_ray_a_failing_point_stops_no_other_and_a_killed_worker_is_replaced(grid, tmp_path, capsys):
     killed = read_grid(grid(points=[{"action": "kill"}]))
     path = grid(grid={"seed": [0, 1, 2]}, points=[{"action": "fail"}])
@@ -126,6 +127,7 @@ def test_on_ray_a_failing_point_stops_no_other_and_a_killed_worker_is_replaced(g
     assert main([str(path), "--out", str(out), "--gpus", "0"]) == 0
 
 
+@pytest.mark.slow
 def test_a_point_that_is_done_is_not_run_again_by_another_sweep(grid, tmp_path):
     point = read_grid(grid())[0]
     assert run_point(point, str(tmp_path)) == ""
@@ -140,6 +142,7 @@ def test_collecting_nothing_is_an_error(grid, tmp_path):
         collect(read_grid(grid()), tmp_path, tmp_path / "all.json")
 
 
+@pytest.mark.slow
 def test_two_sweeps_into_one_folder_and_an_interrupt(grid, tmp_path):
     """Ctrl-C leaves what is finished and no kernel; started twice, the rest is done once."""
     path = grid(grid={"seed": [0, 1]}, points=[{"action": "wait"}])

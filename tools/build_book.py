@@ -4,33 +4,34 @@
     python tools/build_book.py --smoke    run on tiny parameters, build _build/smoke_book (make smoke)
     python tools/build_book.py --store    run at the defaults and write the tidied outputs back (make tidy)
 
-The work tree is left as it is, except by --store.
+Chapters run side by side, each with one thread. The work tree is left as it is, except by --store.
 """
 
 import argparse
 import base64
-import os
+import json
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
-from time import perf_counter
 
 import nbformat
-import papermill
 import yaml
-from papermill.exceptions import PapermillExecutionError
+from side_by_side import TIMES, Job, Outcome, print_errors, run_all, stored_times
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 PARAMS = ROOT / "vpkit" / "data" / "params"
-CELL_TIMEOUT = 1200  # seconds: a kernel that hangs must not hang the build
+BUDGET = 120  # core-seconds of a chapter at its defaults
+HTML_SECONDS = 40  # what the HTML takes afterwards, for the estimate only
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="tiny parameters")
     parser.add_argument("--store", action="store_true", help="write the outputs back into notebooks/")
+    parser.add_argument("--workers", type=int, help="chapters at once; default: one a core")
     parser.add_argument("chapters", nargs="*", help="only these, such as 01_visual_prompting")
     options = parser.parse_args()
     chosen = [path for path in CHAPTERS if not options.chapters or path.stem in options.chapters]
@@ -40,43 +41,46 @@ def main() -> int:
     executed = ROOT / "_build" / ("smoke" if options.smoke else "executed")
     shutil.rmtree(executed, ignore_errors=True)
     executed.mkdir(parents=True)
-    for number, path in enumerate(chosen, 1):
-        print(f"[{number}/{len(chosen)}] {path.stem}", flush=True)
-        started = perf_counter()
-        parameters = yaml.safe_load((PARAMS / "smoke" / f"{path.stem}.yaml").read_text()) if options.smoke else {}
-        # What the chapter finds is kept, to be compared with another run of the same.
-        os.environ["VPKIT_RESULTS"] = str(executed / "results" / path.stem)
-        if not run_chapter(path, executed / path.name, parameters):
-            return 1
-        print(f"      {perf_counter() - started:.0f} s", flush=True)
-        if options.store:
+    jobs = [job_of(path, executed, options.smoke) for path in chosen]
+    outcomes = list(run_all(jobs, options.workers, after=0 if options.store else HTML_SECONDS))
+    if print_errors(outcomes):
+        return 1
+    if not options.smoke:
+        print_budget(outcomes)
+    if options.store:
+        for path in chosen:
             notebook = tidy(nbformat.read(executed / path.name, as_version=4))
             nbformat.write(notebook, path)
             store_readme_figure(notebook)
-    if options.store:
+        store_times(outcomes)
         return 0
     return build_html(executed, ROOT / "_build" / ("smoke_book" if options.smoke else "book"))
 
 
-def run_chapter(path: Path, output: Path, parameters: dict) -> bool:
-    """Execute one chapter; on failure name the cell and the error, and keep the partly executed notebook."""
-    try:
-        papermill.execute_notebook(
-            path,
-            output,
-            parameters,
-            kernel_name="python3",
-            cwd=output.parent,
-            progress_bar=sys.stderr.isatty(),
-            execution_timeout=CELL_TIMEOUT,
-        )
-    except PapermillExecutionError as error:
-        source = error.source.strip().splitlines()
-        first_line = source[0] if source else ""
-        print(f"\n{path.stem}: code cell {error.exec_count} failed ({first_line})", file=sys.stderr)
-        print(f"{error.ename}: {error.evalue}\npartly executed notebook: {output}", file=sys.stderr)
-        return False
-    return True
+def job_of(path: Path, executed: Path, smoke: bool) -> Job:
+    parameters = yaml.safe_load((PARAMS / "smoke" / path.with_suffix(".yaml").name).read_text()) if smoke else {}
+    # What the chapter finds is kept, to be compared with another run of the same.
+    results = {"VPKIT_RESULTS": str(executed / "results" / path.stem)}
+    return Job.of(path.stem, path, executed / path.name, parameters=parameters, environment=results)
+
+
+def print_budget(outcomes: list[Outcome]) -> None:
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.name):
+        over = "  OVER" if outcome.core_seconds > BUDGET else ""
+        print(f"{outcome.name:<28} {outcome.core_seconds:4.0f} of {BUDGET} core-seconds{over}")
+
+
+def store_times(outcomes: list[Outcome]) -> None:
+    """What each cell took, for the estimates of the next runs and the minutes in the README."""
+    times = stored_times() | {"date": str(date.today())}
+    for outcome in outcomes:
+        times.setdefault("chapters", {})[outcome.name] = {
+            "seconds": round(outcome.seconds, 1),
+            "core_seconds": round(outcome.core_seconds, 1),
+            "cells": [round(seconds, 2) for seconds in outcome.cells],
+        }
+    times["chapters"] = dict(sorted(times["chapters"].items()))
+    TIMES.write_text(json.dumps(times, indent=1) + "\n")
 
 
 def tidy(notebook):

@@ -1,4 +1,13 @@
-"""vpkit: visual prompting in plain PyTorch, the package behind the book of the same name."""
+"""vpkit: visual prompting in plain PyTorch, the package behind the book of the same name.
+
+Import it before torch: it asks OpenMP to let threads that wait sleep, which has to be said before torch loads OpenMP.
+"""
+
+import os
+
+# By default they spin at the end of every layer, and a core that another program wants is lost to both. A setting of
+# the user's own stays. See benchmarks/busy.py and the page on speed.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from vpkit.attention_maps import class_attention, share_inside
 from vpkit.baselines import FineTuned, linear_probe, tip_adapter_votes

@@ -1,11 +1,12 @@
 """Datasets as rows of one table, and `load_dataset`, which decodes a split once and keeps it in a cache."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vpkit.cache import cache_folder
@@ -25,7 +26,7 @@ from vpkit.datasets.paper_sets import (
     load_ucf101,
     load_wilds,
 )
-from vpkit.datasets.sampling import stratified_choice
+from vpkit.datasets.sampling import few_shot_positions, stratified_choice
 from vpkit.datasets.source import Source
 from vpkit.datasets.torchvision_sets import TORCHVISION_SETS, load_torchvision
 
@@ -134,6 +135,8 @@ def load_dataset(
     size: int | None = None,
     subset: int | None = None,
     fraction: float | None = None,
+    shots: int | None = None,
+    classes: Sequence[str] | None = None,
     seed: int = 0,
     root: str | Path | None = None,
     download: bool = False,
@@ -148,13 +151,16 @@ def load_dataset(
         size: side of the square images in pixels; the row's native size if not given, 224 for a folder.
         subset: keep at most so many images, stratified by class and chosen by `seed`.
         fraction: keep this share of every class instead, in (0, 1].
+        classes: only the images of these, relabelled 0, 1, ... in the order given; what follows chooses among them.
+        shots: keep exactly so many images of every class instead, drawn as CoOp draws them (see
+            `ImageSet.few_shot`); only these are decoded.
         seed: decides validation images that have no official split, the subset, and how `icons` are drawn.
         root: where the files of a torchvision row lie; default `$VPKIT_DATA`, else `data` in the cache folder.
         download: let torchvision fetch them. Nothing else in vpkit touches the network.
 
     Raises:
-        ValueError: an unknown name or split, an impossible size, subset or fraction, a class left without images,
-            unreadable image files (each named).
+        ValueError: an unknown name or split, an impossible size, subset, fraction or shots, a class left without
+            images, unreadable image files (each named).
         FileNotFoundError: files that are not there; the message says where they belong.
 
     Explained in chapter 1.
@@ -169,12 +175,30 @@ def load_dataset(
     empty = [name for name, count in zip(source.class_names, counts.tolist(), strict=True) if count == 0]
     if empty and not source.may_lack_classes:
         raise ValueError(f"{name}/{split} has no image of: {', '.join(empty)}")
-    images, labels = cached_images(f"{name}-{split}", source, size)
-    image_set = ImageSet(images, labels, source.class_names, name, split)
-    count = _wanted(len(labels), len(source.class_names), subset, fraction, name)
-    if count is None:
-        return image_set
-    return image_set[torch.from_numpy(stratified_choice(labels.numpy(), count, seed))]
+    kept = np.arange(len(source.labels)) if classes is None else _of_classes(source, classes)
+    labels = source.labels[kept]
+    names = source.class_names if classes is None else tuple(classes)
+    if shots is not None and (subset is not None or fraction is not None):
+        raise ValueError("give shots, subset or fraction, not two of them")
+    chosen: np.ndarray | None = None
+    if shots is not None:
+        chosen = np.array(few_shot_positions(labels, shots, seed))
+    elif (count := _wanted(len(labels), len(names), subset, fraction, name)) is not None:
+        chosen = stratified_choice(labels, count, seed)
+    positions = kept if chosen is None else kept[chosen]
+    everything = chosen is None and classes is None
+    images, decoded = cached_images(f"{name}-{split}", source, size, None if everything else positions)
+    image_set = ImageSet(images, decoded, source.class_names, name, split)
+    return image_set if classes is None else image_set.only(*classes)
+
+
+def _of_classes(source: Source, classes: Sequence[str]) -> np.ndarray:
+    """Positions of the images of the named classes."""
+    unknown = [name for name in classes if name not in source.class_names]
+    if unknown or not len(classes):
+        listed = ", ".join(source.class_names)
+        raise ValueError(f"classes: no class {', '.join(unknown) or '(none named)'}; expected some of {listed}")
+    return np.flatnonzero(np.isin(source.labels, [source.class_names.index(name) for name in classes]))
 
 
 def _source(name, split, seed, root, download) -> tuple[Source, int]:

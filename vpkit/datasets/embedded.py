@@ -44,4 +44,4 @@ def _grey_source(pixels: np.ndarray, labels: np.ndarray) -> Source:
 
 
 def _fitted_grey(pixels: np.ndarray, size: int) -> np.ndarray:
-    return fitted(Image.fromarray(pixels).resize((size, size), Image.BILINEAR), size)
+    return fitted(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR), size)

@@ -1,6 +1,7 @@
 """Image features computed once, in the place of images."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ class FeatureSet:
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
-    device = None
+    device: ClassVar[None] = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -48,7 +48,10 @@ def icon_pairs(split: str, per_class: int, size: int = 96, seed: int = 0) -> Ico
             rng = np.random.default_rng([seed, 2, list(IMAGES_PER_CLASS).index(split), target, k])
             other = int(rng.integers(half, len(ICON_NAMES)))
             image, found = _draw(rng, size, (target, other))
-            images.append(image), boxes.append(found), labels.append(target), distractors.append(other - half)
+            images.append(image)
+            boxes.append(found)
+            labels.append(target)
+            distractors.append(other - half)
     pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
     names = ICON_NAMES[:half]
     image_set = ImageSet(pictures, torch.tensor(labels), names, "icon pairs", split)

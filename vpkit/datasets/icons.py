@@ -9,7 +9,8 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont
+from scipy.ndimage import maximum_filter
 
 from vpkit.datasets.source import Source
 
@@ -53,7 +54,9 @@ def draw_icon(size: int, seed: int, split: str, class_index: int, image_index: i
     mask = _placed_glyph(ICONS[ICON_NAMES[class_index]], side, extent, shift * side, angle)
     if style == "sketch":
         stroke = 2 * (side // 60) + 3
-        mask = ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(stroke)), mask)
+        # As Pillow's MaxFilter, which is not separable and took five sixths of the time of a sketch.
+        thick = Image.fromarray(maximum_filter(np.asarray(mask), stroke, mode="nearest"))
+        mask = ImageChops.subtract(thick, mask)
         foreground, background = np.full(3, 40), np.full(3, 250)
     elif style == "inverted":
         disc = Image.new("L", (side, side))
@@ -108,9 +111,10 @@ def _placed_glyph(character: str, side: int, extent: float, shift: np.ndarray, a
     ImageDraw.Draw(mask).text((side / 2, side / 2), character, fill=255, font=font, anchor="mm")
     # "mm" centres the line, not the ink: bring the ink itself to the middle before turning it there.
     ink = mask.getbbox()
+    assert ink is not None  # no icon is blank
     centre = ((ink[0] + ink[2]) / 2 - side / 2, (ink[1] + ink[3]) / 2 - side / 2)
-    mask = mask.transform((side, side), Image.Transform.AFFINE, (1, 0, centre[0], 0, 1, centre[1]), Image.BILINEAR)
-    return mask.rotate(angle, Image.BICUBIC, translate=tuple(shift))
+    mask = mask.transform((side, side), Image.Transform.AFFINE, (1, 0, centre[0], 0, 1, centre[1]), Image.Resampling.BILINEAR)
+    return mask.rotate(angle, Image.Resampling.BICUBIC, translate=tuple(shift))
 
 
 def _stripes(size: int, rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
@@ -21,34 +22,60 @@ from tqdm import tqdm
 from vpkit.cache import cache_folder, write_atomically
 from vpkit.datasets.source import Source
 
+_MAPPED = "mapped_file"  # the attribute of a tensor that holds the map its values lie in
 _FORMAT = 2  # part of every cache's key: raise it when what a loader returns changes
 
 
-def cached_images(name: str, source: Source, size: int) -> tuple[Tensor, Tensor]:
+def cached_images(
+    name: str, source: Source, size: int, positions: np.ndarray | None = None
+) -> tuple[Tensor, Tensor]:
     """`source` at `size` px as (N, 3, size, size) uint8 images and (N,) labels, decoded on first use.
 
-    A file that is cut short, or was written for other images or by another version, is rebuilt.
+    A file that is cut short, or was written for other images or by another version, is rebuilt. Of processes that
+    want the same file at once, one decodes and the others wait for it.
+
+    Args:
+        positions: only these images. They are taken from the whole set if that was decoded before; else, if they are
+            at most half of it, they are decoded alone and get a file of their own.
 
     Raises:
         ValueError: images that cannot be decoded, each named (up to ten); no file is left behind.
         OSError: the cache cannot be written.
     """
-    labels = hashlib.sha256(np.ascontiguousarray(source.labels).tobytes()).hexdigest()
-    key = json.dumps([_FORMAT, name, size, source.fingerprint, labels, source.class_names])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    safe_name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[-80:]
-    path = cache_folder() / "datasets" / f"{safe_name}-{size}px-{digest}.safetensors"
+    if positions is not None:
+        whole = _read(*_file_and_key(name, source, size))
+        if whole is not None or 2 * len(positions) > len(source.labels):
+            images, labels = whole or cached_images(name, source, size)
+            chosen = torch.from_numpy(positions)
+            return images[chosen], labels[chosen]
+        name, source = f"{name}-{len(positions)}", source.part(positions)
+    path, key = _file_and_key(name, source, size)
     if (found := _read(path, key)) is not None:
         return found
-    print(f"preparing {name} at {size} px (once)", file=sys.stderr)
     try:
-        write_atomically(path, lambda part: _write(part, key, source, size))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):  # let go of by the system, should this process be killed
+            if (found := _read(path, key)) is not None:  # by the one we waited for
+                return found
+            print(f"preparing {name} at {size} px (once)", file=sys.stderr)
+            write_atomically(path, lambda part: _write(part, key, source, size))
     except OSError as error:
         raise OSError(
             f"cannot write the dataset cache {path}: {error.strerror or error}. "
             f"Free some space, or point VPKIT_CACHE (now {os.environ.get('VPKIT_CACHE', 'not set')}) at another folder"
         ) from error
-    return _read(path, key)
+    found = _read(path, key)
+    assert found is not None, f"{path} was written and cannot be read"
+    return found
+
+
+def _file_and_key(name: str, source: Source, size: int) -> tuple[Path, str]:
+    """Where the decoded images belong, and what the file says it holds."""
+    labels = hashlib.sha256(np.ascontiguousarray(source.labels).tobytes()).hexdigest()
+    key = json.dumps([_FORMAT, name, size, source.fingerprint, labels, source.class_names])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    safe_name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[-80:]
+    return cache_folder() / "datasets" / f"{safe_name}-{size}px-{digest}.safetensors", key
 
 
 def _read(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
@@ -67,7 +94,7 @@ def _read(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         images = torch.frombuffer(mapped, dtype=torch.uint8, offset=8 + length + start, count=math.prod(shape))
         images = images.view(shape)
-        images.mapped_file = mapped
+        setattr(images, _MAPPED, mapped)
         return images, labels
     except (SafetensorError, OSError):
         return None
@@ -75,7 +102,7 @@ def _read(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
 
 def forget_pages(images: Tensor) -> None:
     """Take what was read of a mapped set out of this process's memory; the file's cache in the system stays."""
-    mapped = getattr(images, "mapped_file", None)
+    mapped = getattr(images, _MAPPED, None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 

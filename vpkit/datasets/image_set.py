@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,6 +10,9 @@ from torch.nn.functional import interpolate
 
 from vpkit.datasets.image_cache import forget_pages
 from vpkit.datasets.sampling import few_shot_positions
+
+if TYPE_CHECKING:  # it needs this module
+    from vpkit.datasets.feature_set import FeatureSet
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,9 @@ _MOST_MAPPED = 256 * 2**20  # bytes of a mapped set that are read before its pag
 class Batches:
     """Iterable of `(images, labels)`: (B, 3, h, w) float in [0, 1] and (B,) int64. Each pass draws a new order."""
 
-    def __init__(self, image_set: ImageSet, batch_size: int, shuffle: bool, generator: torch.Generator | None):
+    def __init__(
+        self, image_set: "ImageSet | FeatureSet", batch_size: int, shuffle: bool, generator: torch.Generator | None
+    ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
         self.image_set, self.batch_size, self.shuffle, self.generator = image_set, batch_size, shuffle, generator
@@ -141,14 +147,14 @@ class Batches:
             order = torch.randperm(len(labels), generator=self.generator)
         read = 0
         for chosen in order.to(labels.device).split(self.batch_size):
-            batch = images[chosen], labels[chosen]
-            read += batch[0].nbytes
+            x, y = images[chosen], labels[chosen]
+            read += x.nbytes
             if read > _MOST_MAPPED:  # a set may be larger than memory
                 forget_pages(images)
                 read = 0
             if self.image_set.device not in (None, images.device):
-                batch = tuple(_moved(part, self.image_set.device) for part in batch)
-            yield batch[0].float().div_(255) if batch[0].dtype == torch.uint8 else batch[0], batch[1]
+                x, y = (_moved(part, self.image_set.device) for part in (x, y))
+            yield x.float().div_(255) if x.dtype == torch.uint8 else x, y
 
 
 def _moved(part: Tensor, device: torch.device) -> Tensor:

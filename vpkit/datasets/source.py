@@ -27,13 +27,13 @@ class Source:
     fingerprint: str = ""
     may_lack_classes: bool = False
 
-    def part(self, positions: Sequence[int]) -> "Source":
+    def part(self, positions: Sequence[int] | np.ndarray) -> "Source":
         """The images at `positions` as a source of their own."""
-        positions = np.asarray(positions, dtype=np.int64)
-        fingerprint = hashlib.sha256(self.fingerprint.encode() + positions.tobytes()).hexdigest()
+        chosen = np.asarray(positions, dtype=np.int64)
+        fingerprint = hashlib.sha256(self.fingerprint.encode() + chosen.tobytes()).hexdigest()
         decode = self.decode
-        taken = lambda i, size: decode(positions[i], size)  # noqa: E731
-        return Source(self.labels[positions], self.class_names, taken, fingerprint, self.may_lack_classes)
+        taken = lambda i, size: decode(int(chosen[i]), size)  # noqa: E731
+        return Source(self.labels[chosen], self.class_names, taken, fingerprint, self.may_lack_classes)
 
 
 def file_source(paths: Sequence[str | Path], labels: Sequence[int], class_names: Sequence[str]) -> Source:
@@ -42,9 +42,9 @@ def file_source(paths: Sequence[str | Path], labels: Sequence[int], class_names:
     Raises:
         ValueError: unreadable or missing files, each named (up to ten).
     """
-    paths = [Path(path) for path in paths]
+    files = [Path(path) for path in paths]
     stamps, unreadable = [], []
-    for path in paths:
+    for path in files:
         try:
             stat = path.stat()
             stamps.append(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}")
@@ -53,8 +53,8 @@ def file_source(paths: Sequence[str | Path], labels: Sequence[int], class_names:
     if unreadable:
         raise ValueError(f"{len(unreadable)} image files cannot be read: {', '.join(unreadable[:10])}")
     digest = hashlib.sha256("\n".join(stamps).encode("utf-8", "surrogateescape")).hexdigest()
-    labels = np.asarray(labels, dtype=np.int64)
-    return Source(labels, tuple(class_names), lambda i, size: read_image(paths[i], size), digest)
+    decode = lambda i, size: read_image(files[i], size)  # noqa: E731
+    return Source(np.asarray(labels, dtype=np.int64), tuple(class_names), decode, digest)
 
 
 def read_image(path: str | Path, size: int) -> np.ndarray:
@@ -72,4 +72,4 @@ def read_image(path: str | Path, size: int) -> np.ndarray:
 
 def fitted(image: Image.Image, size: int) -> np.ndarray:
     """An opened image as (size, size, 3) uint8 RGB."""
-    return np.asarray(image.convert("RGB").resize((size, size), Image.BILINEAR))
+    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
