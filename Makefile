@@ -8,7 +8,7 @@ CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 SIDE_BY_SIDE = $(ONE_THREAD) $(PYTEST) -n logical
 
-.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some stress pages browser pdf links studies solutions bench bench-gpu \
+.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some oldest stress pages browser pdf links studies solutions bench bench-gpu \
 	bench-toy tidy update audit mutants coverage clean
 
 setup: .venv/installed
@@ -49,6 +49,12 @@ colab: setup  ## each chapter as Colab runs it, the package from a git remote; a
 
 colab-some: setup  ## of these the archive, and one chapter each on ImageNet, on CLIP and on a folder
 	$(SIDE_BY_SIDE) --dist worksteal tests/colab -k "archive or 02 or 05 or 08"
+
+oldest:  ## the quick tests with the oldest torch and torchvision that pyproject.toml allows
+	test -x _build/oldest/bin/python || $(PYTHON) -m venv _build/oldest
+	_build/oldest/bin/python -m pip install --quiet --disable-pip-version-check torch==2.4.* torchvision==0.19.* \
+		-e '.[book,test]'
+	$(ONE_THREAD) _build/oldest/bin/python -m pytest -n logical --dist worksteal tests -m "not slow"
 
 stress: setup  ## fifty kills of everything that is interrupted in the tests, and a set of 6 GB; the table is committed
 	rm -f results/interruptions.csv
@@ -107,4 +113,4 @@ coverage: setup  ## lines and branches of vpkit that the unit tests reach
 	$(PYTEST) tests --cov=vpkit --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 clean:
-	rm -rf _build book/_build
+	rm -rf _build book/_build .mypy_cache

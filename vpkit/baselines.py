@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot, pad
 
 from vpkit.frozen_models import FrozenModel
+from vpkit.interfaces import LabelledBatches
 
 REGULARISATION = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -29,7 +30,7 @@ class LinearProbe(nn.Module):
         return cross_entropy(logits, labels), logits
 
 
-def linear_probe(model: FrozenModel, train, val) -> LinearProbe:
+def linear_probe(model: FrozenModel, train: LabelledBatches, val: LabelledBatches) -> LinearProbe:
     """Logistic regression (L-BFGS) on features computed once; the penalty is the best of five on validation.
 
     Args:
@@ -47,13 +48,12 @@ def linear_probe(model: FrozenModel, train, val) -> LinearProbe:
         names = ", ".join(train.class_names[i] for i in missing)
         raise ValueError(f"no training image of: {names}; a probe needs at least one of each class")
     mean, scale = features.mean(0), features.std(0) + 1e-6
-    best = None
-    for c in REGULARISATION:
+
+    def fitted(c: float) -> tuple[float, float, LogisticRegression]:
         probe = LogisticRegression(C=c, max_iter=500, tol=1e-3).fit((features - mean) / scale, labels)
-        score = probe.score((val_features - mean) / scale, val_labels)
-        if best is None or score > best[0]:
-            best = (score, c, probe)
-    _, c, probe = best
+        return probe.score((val_features - mean) / scale, val_labels), c, probe
+
+    _, c, probe = max(map(fitted, REGULARISATION), key=lambda found: found[0])  # of equals the first
     coefficients, intercept = probe.coef_, probe.intercept_
     if len(coefficients) == 1:  # scikit-learn keeps one row for two classes
         coefficients, intercept = np.vstack([-coefficients, coefficients]) / 2, np.hstack([-intercept, intercept]) / 2
@@ -113,7 +113,7 @@ def augmented(images: Tensor, flip: bool = True) -> Tensor:
 
 
 @torch.no_grad()
-def _features(model, batches):
+def _features(model: FrozenModel, batches: LabelledBatches) -> tuple[np.ndarray, np.ndarray]:
     parts = [(model.features(images).cpu(), labels.cpu()) for images, labels in batches]
     features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     return features.double().numpy(), labels.numpy()

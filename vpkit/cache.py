@@ -18,7 +18,7 @@ def cache_folder() -> Path:
     return Path(folder).expanduser() if folder else platformdirs.user_cache_path("vpkit")
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Call `write(temporary_path)` and move the finished file to `path`.
 
     The temporary file lies in the same folder, so the move is one atomic rename: another process (or the

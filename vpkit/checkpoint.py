@@ -11,16 +11,25 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from vpkit.cache import write_atomically
+from vpkit.interfaces import Classifier, LabelledBatches
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(
-    path: str | Path, classifier: nn.Module, optimizer, scheduler, batches, epochs: int, rows: list[dict]
-):
+    path: str | Path,
+    classifier: Classifier,
+    optimizer: Optimizer,
+    scheduler: LambdaLR,
+    batches: LabelledBatches,
+    epochs: int,
+    rows: list[dict],
+) -> Path:
     """Write the state after `len(rows)` epochs to `path`.
 
     Args:
@@ -33,7 +42,7 @@ def save_checkpoint(
     """
     state = optimizer.state_dict()
     tensors = {f"classifier.{name}": value for name, value in _learned(classifier).items()}
-    numbers = {}
+    numbers: dict[str, float] = {}
     for index, values in state["state"].items():
         for name, value in values.items():
             (tensors if isinstance(value, Tensor) else numbers)[f"optimizer.{index}.{name}"] = value
@@ -52,7 +61,14 @@ def save_checkpoint(
     return write_atomically(path, lambda part: save_file(tensors, part, metadata=metadata))
 
 
-def load_checkpoint(path: str | Path, classifier: nn.Module, optimizer, scheduler, batches, epochs: int) -> list[dict]:
+def load_checkpoint(
+    path: str | Path,
+    classifier: Classifier,
+    optimizer: Optimizer,
+    scheduler: LambdaLR,
+    batches: LabelledBatches,
+    epochs: int,
+) -> list[dict]:
     """Restore everything that `save_checkpoint` wrote and return the history so far; [] if there is no file.
 
     Raises:
@@ -87,7 +103,7 @@ def load_checkpoint(path: str | Path, classifier: nn.Module, optimizer, schedule
     return header["rows"]
 
 
-def _learned(classifier: nn.Module) -> dict[str, Tensor]:
+def _learned(classifier: Classifier) -> dict[str, Tensor]:
     """What takes a gradient or was assigned: everything outside modules that call themselves frozen."""
     frozen = tuple(f"{name}." for name, module in classifier.named_modules() if getattr(module, "is_frozen", False))
     return {name: value for name, value in classifier.state_dict().items() if not name.startswith(frozen)}

@@ -44,7 +44,8 @@ def load_clip(
     """
     target = CLIP_MODELS[name][0] if name in CLIP_MODELS else name
     if target.startswith("open_clip:") and target.count("/") == 1:
-        clip = _load_hub(*target.removeprefix("open_clip:").split("/"), weights, download)
+        architecture, tag = target.removeprefix("open_clip:").split("/")
+        clip = _load_hub(architecture, tag, weights, download)
     elif name in CLIP_MODELS:
         clip = FrozenCLIP(*load_own(weights or str(resources.files("vpkit") / "data" / "clip" / target)))
     else:
@@ -53,7 +54,7 @@ def load_clip(
     return clip.to(device=device)
 
 
-def _load_hub(architecture: str, tag: str, weights, download: bool) -> FrozenCLIP:
+def _load_hub(architecture: str, tag: str, weights: str | Path | None, download: bool) -> FrozenCLIP:
     import open_clip
 
     config = open_clip.get_model_config(architecture)

@@ -35,6 +35,11 @@ class ContextPrompt(nn.Module):
     Source: Zhou et al. 2022 (CoOp), Sec. 3.2; layouts as in the released code. Explained in chapter 5.
     """
 
+    _clip: FrozenCLIP
+    embedded: Tensor
+    slots: Tensor
+    end: Tensor
+
     def __init__(
         self,
         clip: FrozenCLIP,
@@ -131,6 +136,9 @@ class GeneratedContext(nn.Module):
     Source: Shi & Yang 2023, Sec. 3.2.3; the width of the MLP, D / 4, is our choice. Explained in chapter 5.
     """
 
+    prompt: ContextPrompt
+    written: Tensor
+
     def __init__(self, prompt: ContextPrompt, written: Tensor):
         super().__init__()
         if len(written) != len(prompt.class_names):
@@ -140,7 +148,7 @@ class GeneratedContext(nn.Module):
         hidden, context = max(1, written.shape[1] // 4), prompt.slots.shape[1] * prompt.embedded.shape[2]
         layers = nn.Linear(written.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, context)
         self.layers = nn.Sequential(*layers).to(written.device)
-        nn.init.normal_(self.layers[-1].weight, std=0.02)
+        nn.init.normal_(layers[-1].weight, std=0.02)
 
     def contexts(self) -> Tensor:
         """(T, M, W)."""
@@ -172,6 +180,8 @@ class TextPromptedClassifier(nn.Module):
     Source: Zhou et al. 2022 (CoOp, Eq. 2; CoCoOp, Eq. 3). Explained in chapter 5.
     """
 
+    logit_scale: Tensor
+
     def __init__(
         self, prompt: nn.Module, logit_scale: Tensor, shift: ContextShift | None = None, texts_at_once: int = 1024
     ):
@@ -182,7 +192,9 @@ class TextPromptedClassifier(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if self.shift is None:
             return self.logit_scale * features @ self.prompt().T
-        return self.logit_scale * torch.cat([self._shifted(part) for part in features.split(self._images_at_once)])
+        return self.logit_scale * torch.cat(
+            [self._shifted(part, self.shift(part)) for part in features.split(self._images_at_once)]
+        )
 
     def loss(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self(features)
@@ -190,15 +202,19 @@ class TextPromptedClassifier(nn.Module):
 
     @property
     def _images_at_once(self) -> int:
-        return max(1, self.texts_at_once // len(self.prompt.class_names))
+        return max(1, self.texts_at_once // len(self._context_prompt.class_names))
 
-    def _shifted(self, features: Tensor) -> Tensor:
+    @property
+    def _context_prompt(self) -> ContextPrompt:
+        assert isinstance(self.prompt, ContextPrompt)  # only such a prompt has something to shift
+        return self.prompt
+
+    def _shifted(self, features: Tensor, shifts: Tensor) -> Tensor:
         """Cosines (B, T) of images with the texts made for them, all in one pass of the text tower."""
-        shifts = self.shift(features)
         if torch.is_grad_enabled():
             return checkpoint(self._cosines, features, shifts, use_reentrant=False)
         return self._cosines(features, shifts)
 
     def _cosines(self, features: Tensor, shifts: Tensor) -> Tensor:
-        texts = self.prompt(self.prompt.context + shifts[:, None, None])  # (B, T, D)
+        texts = self._context_prompt(self._context_prompt.context + shifts[:, None, None])  # (B, T, D)
         return torch.einsum("bd,btd->bt", features, texts)

@@ -36,6 +36,9 @@ class DualPromptClassifier(nn.Module):
     Source: Xing et al. 2023, Eqs. 8 to 12. Explained in chapter 6.
     """
 
+    _clip: FrozenCLIP
+    written: Tensor
+
     def __init__(
         self,
         clip: FrozenCLIP,
@@ -78,7 +81,7 @@ class DualPromptClassifier(nn.Module):
         """Unit features of plain images (B, D) to the classes that get a token: the K_N likeliest by zero-shot."""
         return (plain @ self.written.T).topk(self.candidates, dim=1).indices
 
-    def _features(self, images: Tensor):
+    def _features(self, images: Tensor | EmbeddedImages):
         raw = self._learned_text()  # (T, D); CAVPT takes them as they are
         text = nn.functional.normalize(raw, dim=-1)
         if self.tokens is None or not len(self.tokens.class_aware):

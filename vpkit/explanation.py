@@ -1,5 +1,6 @@
 """Explanation by example: the source images that a prompted image resembles most (Chen et al. 2023, Appendix C)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,41 +45,45 @@ def explain_by_example(
         count: how many neighbours, where the set has so many.
 
     Raises:
-        ValueError: class names that the model does not know, a mapping that is not one-to-one, or count below 1.
+        ValueError: class names that the model does not know, a mapping that is not one-to-one, a model without features
+            or class names, or count below 1.
     """
     if count < 1:
         raise ValueError(f"count={count}: expected at least 1")
     index = getattr(classifier.mapping, "index", None)
     if index is None:
         raise ValueError(f"{type(classifier.mapping).__name__} is not one-to-one: no source class stands for a target")
-    position = {name: s for s, name in enumerate(classifier.model.class_names)}
+    names, encode = (getattr(classifier.model, member, None) for member in ("class_names", "features"))
+    if names is None or encode is None:
+        raise ValueError(f"{type(classifier.model).__name__} lacks `features` or `class_names`: use a FrozenModel")
+    position = {name: s for s, name in enumerate(names)}
     unknown = [name for name in source.class_names if name not in position]
     if unknown:
         raise ValueError(
             f"{len(unknown)} classes of the source set are not the model's: {', '.join(unknown[:5])}; "
-            f"expected names such as {', '.join(classifier.model.class_names[:3])}"
+            f"expected names such as {', '.join(names[:3])}"
         )
     source_labels = torch.tensor([position[name] for name in source.class_names])[source.labels.cpu()]  # (N,) in 0..S-1
 
     prompted = classifier.prompt(images)
-    features = normalize(classifier.model.features(prompted).float(), dim=1)  # (B, D)
+    features = normalize(encode(prompted).float(), dim=1)  # (B, D)
     predicted = classifier(images).argmax(1)
     mapped = index.to(predicted.device)[predicted]
-    explanations = [None] * len(images)
+    explanations: dict[int, Explanation] = {}
     for source_class in mapped.unique().tolist():
         members = torch.where(source_labels == source_class)[0]
         rows = torch.where(mapped == source_class)[0].tolist()
         if len(members):
-            theirs = _features(classifier.model, source[members.to(source.labels.device)], prompted.shape[-1])
+            theirs = _features(encode, source[members.to(source.labels.device)], prompted.shape[-1])
             cosine = features[rows] @ theirs.T.to(features.device)  # (rows, members)
             values, order = cosine.topk(min(count, len(members)), dim=1)
         for i, row in enumerate(rows):
             nearest = members[order[i].cpu()].tolist() if len(members) else []
             similarity = values[i].tolist() if len(members) else []
             explanations[row] = Explanation(int(predicted[row]), source_class, nearest, similarity)
-    return explanations
+    return [explanations[row] for row in range(len(images))]
 
 
-def _features(model, image_set: ImageSet, size: int) -> Tensor:
-    parts = [model.features(images).float() for images, _ in image_set.resized(size).batches(64)]
+def _features(encode: Callable[[Tensor], Tensor], image_set: ImageSet, size: int) -> Tensor:
+    parts = [encode(images).float() for images, _ in image_set.resized(size).batches(64)]
     return normalize(torch.cat(parts), dim=1)

@@ -2,12 +2,16 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vpkit.frozen_models import FrozenModel
+
+if TYPE_CHECKING:  # takes a second to load
+    from open_clip import CLIP
 
 __all__ = ["FrozenCLIP", "encode_embedded"]
 
@@ -39,6 +43,11 @@ class FrozenCLIP(nn.Module):
     """
 
     is_frozen = True  # checkpoints leave it out
+    network: "CLIP"
+    mean: Tensor
+    std: Tensor
+    known_tokens: Tensor | None
+    reference_features: Tensor | None
 
     def __init__(
         self,
@@ -173,7 +182,7 @@ class ImageTower(nn.Module):
         return normalize(self.visual(images).float(), dim=-1)
 
 
-def encode_embedded(network: nn.Module, embedded: Tensor, end: Tensor, unit: bool = True) -> Tensor:
+def encode_embedded(network: "CLIP", embedded: Tensor, end: Tensor, unit: bool = True) -> Tensor:
     """What `FrozenCLIP.encode_embedded` computes, for an `open_clip.CLIP` that may still be training."""
     # The text tower is causal: what follows the last end token changes nothing, and costs time.
     length = int(end.max()) + 1

@@ -38,6 +38,8 @@ class FrozenModel(nn.Module):
     """
 
     is_frozen = True  # checkpoints leave it out
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -50,14 +52,13 @@ class FrozenModel(nn.Module):
     ):
         super().__init__()
         self.network = network.requires_grad_(False)
-        self.class_names = tuple(class_names)
-        self.image_size = image_size
+        self.class_names, self.image_size = tuple(class_names), image_size
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
-        linear_layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        linear_layers: list[nn.Module] = [module for module in network.modules() if isinstance(module, nn.Linear)]
         # In a list, so that the head is not registered a second time under another name.
         self._head = [head] if head is not None else linear_layers[-1:]
-        self._compiled = []  # of the network, if `compile_for` made it; in a list for the same reason
+        self._compiled: list[Callable[[Tensor], Tensor]] = []  # by `compile_for`; in a list for the same reason
         self.eval()
 
     def train(self, mode: bool = True) -> "FrozenModel":
@@ -107,14 +108,15 @@ class FrozenModel(nn.Module):
 
     def replace_head(self, num_target: int) -> None:
         """Put a new, trainable layer with `num_target` outputs in place of the head, for fine-tuning a copy."""
-        head = self._head[0]
+        head, weight = self._head[0], self._head[0].weight
+        assert isinstance(weight, Tensor)
         name = next(name for name, module in self.network.named_modules() if module is head)
         if isinstance(head, nn.Conv2d):  # as in BiT
-            new = nn.Conv2d(head.in_channels, num_target, 1)
+            new: nn.Module = nn.Conv2d(head.in_channels, num_target, 1)
         else:
-            new = nn.Linear(head.in_features, num_target)
+            new = nn.Linear(weight.shape[1], num_target)
         owner, _, leaf = name.rpartition(".")
-        setattr(self.network.get_submodule(owner), leaf, new.to(head.weight))
+        setattr(self.network.get_submodule(owner), leaf, new.to(weight))
         self._head, self._compiled = [new], []
         self.class_names = tuple(f"target {t}" for t in range(num_target))
 
@@ -215,4 +217,4 @@ def load_frozen(
     else:
         raise ValueError(f"unknown model {name!r}: expected one of {', '.join(FROZEN_MODELS)}, or timm:NAME")
     model = FrozenModel(built.network, built.class_names, built.image_size, built.mean, built.std, built.head)
-    return model.to(device=device, memory_format=torch.channels_last)
+    return model.to(device=device).to(memory_format=torch.channels_last)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,7 +74,7 @@ def build_timm(name: str, weights: str | Path | None, download: bool) -> HubNetw
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('.')[0]}*", pretrained=True)[:8]) or "timm.list_models()"
         raise ValueError(f"timm has no model {name!r}: expected a name such as {close}")
-    network = timm.create_model(name, pretrained=False)
+    network: Any = timm.create_model(name, pretrained=False)  # timm says nn.Module only, its models have more
     config = network.pretrained_cfg
     if (subset := infer_imagenet_subset(config)) is None:
         raise ValueError(f"timm:{name} has {config['num_classes']} outputs, which is no ImageNet head: wrap it by hand")
@@ -133,7 +134,9 @@ def load_weights(network: nn.Module, path: Path, head: nn.Module) -> nn.Module:
     """
     with named_errors(path, type(network).__name__):
         if path.suffix == ".npz":
-            network.load_pretrained(str(path))
+            if (load_npz := getattr(network, "load_pretrained", None)) is None:
+                raise ValueError("it reads no .npz")
+            load_npz(str(path))
         elif path.suffix == ".safetensors":
             from safetensors.torch import load_file
 

@@ -10,6 +10,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from vpkit.interfaces import LabelledBatches
+
 
 class LabelMapping(nn.Module):
     """One source class per target class: target logit t is source logit `index[t]`.
@@ -20,6 +22,8 @@ class LabelMapping(nn.Module):
     Raises:
         ValueError: an index that is not one-dimensional, repeats a source class or is negative.
     """
+
+    index: Tensor
 
     def __init__(self, index: Tensor | Sequence[int]):
         super().__init__()
@@ -72,7 +76,7 @@ def frequency_mapping(counts: Tensor, probability: Tensor | None = None, sources
 
         return grouped_mapping(counts, sources_per_target, probability)
     if probability is None and not (torch.as_tensor(counts) < 0).any():
-        return LabelMapping(_most_voted(counts).to(_device_of(counts)))
+        return LabelMapping(_most_voted(counts).to(torch.as_tensor(counts).device))
     score = scores(counts, probability).T.copy()  # (T, S): one target class per row, contiguous for argmax
     num_target, num_source = score.shape
     index = np.zeros(num_target, dtype=np.int64)
@@ -88,24 +92,22 @@ def frequency_mapping(counts: Tensor, probability: Tensor | None = None, sources
         stale = np.flatnonzero(best_source == source)  # only these wanted the source that is gone
         best_source[stale] = score[stale].argmax(1)
         best_score[stale] = score[stale, best_source[stale]]
-    return LabelMapping(torch.from_numpy(index).to(_device_of(counts)))
+    return LabelMapping(torch.from_numpy(index).to(torch.as_tensor(counts).device))
 
 
 def _most_voted(counts: Tensor) -> Tensor:
     """`frequency_mapping` of counts alone: (T,) source classes. Only cells with votes are looked at, each once."""
     counts = _table(counts)
-    num_source, num_target = counts.shape
     cells = counts.nonzero()  # by source class, then target class: a stable sort leaves ties in that order
     order = counts[cells[:, 0], cells[:, 1]].argsort(descending=True, stable=True)
-    index, free = [-1] * num_target, [True] * num_source
-    left = num_target
+    index, free, left = [-1] * counts.shape[1], [True] * len(counts), counts.shape[1]
     for source, target in cells[order].tolist():
         if index[target] < 0 and free[source]:
             index[target], free[source] = source, False
             left -= 1
             if not left:
                 break
-    unused = (source for source in range(num_source) if free[source])
+    unused = (source for source, is_free in enumerate(free) if is_free)
     return torch.tensor([next(unused) if source < 0 else source for source in index])  # no votes left: in order
 
 
@@ -113,7 +115,7 @@ def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelM
     """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`. With
     `probability`, of counts and half the probabilities, which over many classes may also outweigh a vote."""
     sources, targets = linear_sum_assignment(scores(counts, probability), maximize=True)
-    return LabelMapping(torch.from_numpy(sources[targets.argsort()]).to(_device_of(counts)))
+    return LabelMapping(torch.from_numpy(sources[targets.argsort()]).to(torch.as_tensor(counts).device))
 
 
 class PredictionCounts:
@@ -130,7 +132,8 @@ class PredictionCounts:
 
     def __init__(self, num_target: int, with_probability: bool = False):
         self.num_target, self.with_probability = num_target, with_probability
-        self._counts = self._mass = None
+        self._counts: Tensor | None = None
+        self._mass: Tensor | None = None
 
     @torch.no_grad()
     def add(self, source_logits: Tensor, labels: Tensor) -> None:
@@ -160,11 +163,12 @@ class PredictionCounts:
     @property
     def probability(self) -> Tensor:
         """(S, T) mean probabilities; 0 for a class without images."""
+        assert self._mass is not None, "give with_probability=True, and add() a batch"
         return self._mass.T / self.counts.sum(0).clamp(min=1)
 
 
 @torch.no_grad()
-def count_predictions(model: nn.Module, prompt: nn.Module, batches, with_probability: bool = False):
+def count_predictions(model: nn.Module, prompt: nn.Module, batches: LabelledBatches, with_probability: bool = False):
     """How often images of target class t, prompted, are called source class s: (S, T) int64 counts.
 
     Args:
@@ -206,10 +210,6 @@ def _table(counts) -> Tensor:
         raise ValueError(f"counts are {tuple(counts.shape)}: expected (source classes, target classes)")
     check_room(*counts.shape)
     return counts
-
-
-def _device_of(counts) -> torch.device:
-    return counts.device if isinstance(counts, Tensor) else torch.device("cpu")
 
 
 def check_room(num_source: int, num_target: int) -> None:

@@ -55,6 +55,8 @@ def save_own(
     state = {name: (v.half() if v.is_floating_point() else v).contiguous() for name, v in kept.items()}
     if text_from:
         state = {name: value for name, value in state.items() if name.startswith("visual.")}
+    elif token_rows is None:
+        raise ValueError("token_rows=None: expected the tokens that training met, or text_from=")
     else:
         state["token_embedding.weight"] = state["token_embedding.weight"][token_rows].contiguous()
         state["token_rows"] = token_rows.int()

@@ -1,6 +1,6 @@
 """A folder of images to a prompted classifier: fitted, chosen on validation, asked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from vpkit.clip_models import CLIP_MODELS, load_clip
 from vpkit.datasets import ImageSet
 from vpkit.datasets.source import read_image
 from vpkit.frozen_models import FrozenModel, load_frozen
+from vpkit.interfaces import LabelledBatches
 from vpkit.label_mapping import (
     LabelMapping,
     count_predictions,
@@ -24,16 +25,22 @@ from vpkit.pixel_prompts import ExpandPrompt, PadPrompt
 from vpkit.results import History
 from vpkit.schedules import multistep
 from vpkit.text_prompts import clip_templates, fill_templates
-from vpkit.training import evaluate, fit
+from vpkit.training import Evaluation, evaluate, fit
 from vpkit.weighted_mapping import bayesian_mapping, probability_mass
 
 __all__ = ["MAPPINGS", "PROMPTS", "PromptedTask", "choose_task", "evaluate_task", "fit_task", "predict_images"]
 
+
+def _soft_hungarian(model: nn.Module, prompt: nn.Module, batches: LabelledBatches) -> nn.Module:
+    return optimal_mapping(*count_predictions(model, prompt, batches, with_probability=True))
+
+
 PROMPTS = ("border", "frame")
-MAPPINGS = {  # name: (made anew before every epoch?, how)
+MakeMapping = Callable[[nn.Module, nn.Module, LabelledBatches], nn.Module]
+MAPPINGS: dict[str, tuple[bool, MakeMapping]] = {  # name: (made anew before every epoch?, how)
     "FLM": (False, lambda *seen: frequency_mapping(count_predictions(*seen))),
     "ILM": (True, lambda *seen: frequency_mapping(count_predictions(*seen))),
-    "ILM soft + Hungarian": (True, lambda *seen: optimal_mapping(*count_predictions(*seen, with_probability=True))),
+    "ILM soft + Hungarian": (True, _soft_hungarian),
     "BLM+": (True, lambda *seen: bayesian_mapping(probability_mass(*seen))),
 }
 
@@ -62,10 +69,13 @@ class PromptedTask:
 
     def source_classes(self) -> list[list[str]]:
         """For each target class the source classes it is read from, the heaviest first; at most three."""
-        names, mapping = self.classifier.model.class_names, self.classifier.mapping
+        names: Sequence[str] = getattr(self.classifier.model, "class_names", ())
+        mapping = self.classifier.mapping
         if isinstance(mapping, LabelMapping):
             return [[names[s]] for s in mapping.index.tolist()]
-        return [[names[s] for s in column] for column in mapping.matrix.topk(3, dim=0).indices.T.tolist()]
+        matrix = mapping.matrix
+        assert isinstance(matrix, Tensor)
+        return [[names[s] for s in column] for column in matrix.topk(3, dim=0).indices.T.tolist()]
 
 
 def fit_task(
@@ -121,7 +131,7 @@ def fit_task(
     train, val = (task.sized(images).to(device) for images in (train, val))
     anew, assign = MAPPINGS[mapping]
 
-    def remap(trained, epoch):
+    def remap(trained: PromptedClassifier, epoch: int) -> None:
         if anew or epoch == 1:
             trained.mapping = assign(frozen, trained.prompt, train.batches(64))
 
@@ -142,12 +152,14 @@ def choose_task(train: ImageSet, val: ImageSet, options: Sequence[dict], **usual
     """
     if not options:
         raise ValueError("options is empty: expected at least one dict of fit_task's arguments, such as {}")
-    best, rows = None, []
-    for option in options:
+    rows = []
+
+    def fitted(option: dict) -> PromptedTask:
         task = fit_task(train, val, **usual | option)
         rows.append({k: task.settings[k] for k in ("model", "mapping", "prompt")} | {"val_accuracy": task.val_accuracy})
-        if best is None or task.val_accuracy > best.val_accuracy:
-            best = task
+        return task
+
+    best = max(map(fitted, options), key=lambda task: task.history["val_accuracy"][-1])  # of equals the first
     return best, pd.DataFrame(rows)
 
 
@@ -158,8 +170,8 @@ def predict_images(task: PromptedTask, paths: Sequence[str | Path], batch_size: 
     Raises:
         ValueError: a file that is not a readable image; the message names it.
     """
-    rows = []
-    size, device = task.settings["image_size"], task.classifier.prompt.pixels.device
+    rows: list[tuple[str, int, float]] = []
+    size, device = task.settings["image_size"], next(task.classifier.prompt.parameters()).device
     for start in range(0, len(paths), batch_size):
         part = paths[start : start + batch_size]
         images = torch.stack([torch.from_numpy(read_image(path, size).copy()) for path in part])
@@ -176,12 +188,12 @@ def probabilities_of(task: PromptedTask, images: Tensor) -> Tensor:
     return task.classifier.eval()(images.float() / 255).softmax(1)
 
 
-def evaluate_task(task: PromptedTask, images: ImageSet):
+def evaluate_task(task: PromptedTask, images: ImageSet) -> Evaluation:
     """`evaluate` on images of any size."""
     return evaluate(task.classifier, task.sized(images).batches(64))
 
 
-def source_model(name: str, class_names: Sequence[str], device) -> FrozenModel:
+def source_model(name: str, class_names: Sequence[str], device: str | torch.device) -> FrozenModel:
     if name in CLIP_MODELS:
         sentences = [text for template in clip_templates() for text in fill_templates(template, class_names)]
         return load_clip(name, device).zero_shot(sentences)

@@ -47,6 +47,8 @@ class PastedFeatures:
         for part in missing.split(self.batch_size) if len(missing) else ():  # an empty tensor splits into one part
             i, c = part // len(self.strips), part % len(self.strips)
             self._keep(part, self.encode(paste(self.images[i].float() / 255, self.strips[c], self.tops[i])))
+        if self.table is None:  # nothing was asked for, so nothing is known of the features
+            raise ValueError("no image and class was ever asked for")
         return self.table[self.row[wanted].to(self.table.device)]
 
     def _keep(self, pairs: Tensor, features: Tensor) -> None:

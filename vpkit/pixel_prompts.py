@@ -25,6 +25,9 @@ class PadPrompt(nn.Module):
         ValueError: a frame that is wider than half the image, or images of another size.
     """
 
+    position: Tensor
+    scale: Tensor
+
     def __init__(self, image_size: int, width: int, scale: float | Sequence[float] | Tensor = 1.0):
         super().__init__()
         if not 1 <= width <= image_size / 2:
@@ -60,6 +63,8 @@ class PatchPrompt(nn.Module):
     Raises:
         ValueError: a patch larger than the image, an unknown `where`, or images of another size.
     """
+
+    scale: Tensor
 
     def __init__(self, image_size: int, size: int, where: str = "fixed", scale: float | Sequence[float] | Tensor = 1.0):
         super().__init__()
@@ -98,6 +103,8 @@ class ExpandPrompt(nn.Module):
     Raises:
         ValueError: an image larger than the canvas, an unknown `start`, or images or `free` of another size.
     """
+
+    position: Tensor
 
     def __init__(self, image_size: int, canvas_size: int, start: str = "grey", free: Tensor | None = None):
         super().__init__()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vpkit.cache import write_atomically
 from vpkit.datasets import ImageSet
+from vpkit.interfaces import PixelPrompt
 from vpkit.own_task import PromptedTask, evaluate_task, probabilities_of
 from vpkit.plots import plot_confusion
 
@@ -38,7 +39,7 @@ def write_report(path: str | Path, task: PromptedTask, test: ImageSet, card: dic
             f"the test images have the classes {', '.join(test.class_names)}, the prompt was made for "
             f"{', '.join(task.class_names)}"
         )
-    test = test.to(task.classifier.prompt.pixels.device)
+    test = test.to(next(task.classifier.prompt.parameters()).device)
     found = evaluate_task(task, test)
     images = task.sized(test).images
     probabilities = torch.cat([probabilities_of(task, part) for part in images.split(64)]).cpu()
@@ -82,7 +83,9 @@ def _worst(test: ImageSet, probabilities: Tensor, names) -> list[dict]:
 
 @torch.no_grad()
 def _shown_prompt(task: PromptedTask) -> Tensor:
-    picture = task.classifier.prompt.picture().cpu()
+    prompt = task.classifier.prompt
+    assert isinstance(prompt, PixelPrompt)
+    picture = prompt.picture().cpu()
     # A frame is added to the image and may be negative: grey stands for nothing.
     return (255 * (picture if task.settings["prompt"] == "border" else picture + 0.5)).clamp(0, 255).byte()
 

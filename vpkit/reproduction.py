@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +30,8 @@ _METHODS = {  # printed: ours, where they differ
 _VP = {"vp": "padding", "logoprompt": "VP+TP"}  # what each paper calls VP
 _METRICS = {"accuracy": "test_accuracy", "base_accuracy": "base", "new_accuracy": "new", "harmonic_mean": "H"}
 _DOMAINS = {"ImageNetV2": "v2", "ImageNet-Sketch": "sketch", "ImageNet-A": "a", "ImageNet-R": "r"}
-_VARIED = {  # the papers' ablations: parameter, and its value as ours has it
+Convert = Callable[[str], object] | dict[str, object]
+_VARIED: dict[str, tuple[str, Convert]] = {  # the papers' ablations: parameter, and its value as ours has it
     "alpha": ("alpha", float), "cavpt_length": ("candidates", int), "text_prompt_length": ("context_length", int),
     "vctx": ("num_tokens", int), "visual_prompt_location": ("location", {"rand": "random"}),
     "visual_prompt_size": ("strip_ratio", {"1/14": 0.0714, "1/7": 0.143, "2/7": 0.286}),
@@ -43,9 +44,9 @@ _ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6}
 
 def grid_of(paper: str, table: str) -> str | None:
     """The grid that runs a paper's table, such as `ilm_vp_table1`; None if there is none."""
-    number = table.removeprefix("Table ")
-    found = re.match(r"\d+", number)
-    number = found[0] if found else _ROMAN.get(number)
+    printed = table.removeprefix("Table ")
+    found = re.match(r"\d+", printed)
+    number = found[0] if found else _ROMAN.get(printed)
     return None if number is None or paper == "ilm_vp_slides" else f"{paper}_table{number}"
 
 
@@ -74,12 +75,12 @@ def papers_beside_ours(runs: str | Path | None = None) -> pd.DataFrame:
 
 def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
     """Student's t interval of a mean; NaN for fewer than two values."""
-    values = pd.Series(list(values), dtype=float)
-    n = len(values)
+    series = pd.Series(list(values), dtype=float)
+    n = len(series)
     if n < 2:
         return math.nan, math.nan
-    half = student_t.ppf(0.5 + level / 2, n - 1) * values.std(ddof=1) / math.sqrt(n)
-    return values.mean() - half, values.mean() + half
+    half = student_t.ppf(0.5 + level / 2, n - 1) * series.std(ddof=1) / math.sqrt(n)
+    return series.mean() - half, series.mean() + half
 
 
 def mean_and_interval(values: Iterable[float], level: float = 0.95) -> dict[str, float]:
@@ -132,8 +133,8 @@ def _is_cell(row, runs: pd.DataFrame) -> pd.Series:
             method = _KINDS[value]
         elif value != "n/a":
             parameter, convert = _VARIED[name]
-            value = convert.get(value, value) if isinstance(convert, dict) else convert(value)
-            wanted &= runs[parameter] == value if parameter in runs else False
+            ours = convert.get(value, value) if isinstance(convert, dict) else convert(value)
+            wanted &= runs[parameter] == ours if parameter in runs else False
     wanted &= (runs.method == method) & runs.model.isin(_BACKBONES[row.backbone])
     wanted &= runs.dataset.map(_plain) == dataset
     if row.shots and not math.isnan(row.shots) and "shots" in runs:

@@ -42,7 +42,7 @@ class History:
 def provenance() -> dict:
     """Versions and hardware of this process."""
     names = ("vpkit", "torch", "torchvision", "open_clip_torch", "numpy")
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in names:
         try:
             versions[name] = metadata.version(name)

@@ -130,7 +130,7 @@ def collect(points: list[Point], folder: str | Path, path: str | Path) -> int:
         raise ValueError(f"{folder}: no finished point of this grid has saved a run")
     lines = ",\n".join(json.dumps(run, separators=(",", ":")) for run in runs)
     write_atomically(Path(path), lambda part: part.write_text(f"[{lines}]\n", encoding="utf-8"))
-    prompts = {}
+    prompts: dict[str, Path] = {}
     for prompt in (prompt for place in done for prompt in sorted(place.glob("*.safetensors"))):
         prompts.setdefault(prompt.name, prompt)
     for name, prompt in prompts.items():
@@ -165,10 +165,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: finished points are kept, the same command goes on", file=sys.stderr)
         return 130
-    failed = {key: error for key, error in found.items() if error}
+    failed = {key: reason for key, reason in found.items() if reason}
     print(f"{len(found) - len(failed)} of {len(found)} points done in {out}")
-    for key, error in failed.items():
-        print(f"failed: {out / key / 'partly.ipynb'}: {error.splitlines()[-1]}", file=sys.stderr)
+    for key, reason in failed.items():
+        print(f"failed: {out / key / 'partly.ipynb'}: {reason.splitlines()[-1]}", file=sys.stderr)
     if args.json:
         print(f"{collect(points, out, args.json)} runs in {args.json}")
     return 1 if failed else 0

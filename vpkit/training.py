@@ -1,21 +1,26 @@
 """One loop for every method: `train_epoch`, `evaluate`, and `fit`, which alternates them."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from vpkit.checkpoint import load_checkpoint, save_checkpoint
+from vpkit.interfaces import Batch, Classifier, LabelledBatches
 from vpkit.results import History
 from vpkit.schedules import Schedule, constant
 
 __all__ = ["EpochResult", "Evaluation", "evaluate", "fit", "train_epoch"]
+
+Trained = TypeVar("Trained", bound=Classifier)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,13 @@ class Evaluation:
         return self.confusion.diagonal() / self.confusion.sum(1)
 
 
-def train_epoch(classifier: nn.Module, batches, optimizer, schedule: LambdaLR | None = None, epoch: int = 1):
+def train_epoch(
+    classifier: Classifier,
+    batches: Iterable[Batch],
+    optimizer: Optimizer,
+    schedule: LambdaLR | None = None,
+    epoch: int = 1,
+) -> EpochResult:
     """One pass over `batches`, one optimizer step per batch; returns an `EpochResult`.
 
     Nothing is read back from the device until the epoch is over. On a GPU the forward pass runs in bf16
@@ -90,19 +101,19 @@ def train_epoch(classifier: nn.Module, batches, optimizer, schedule: LambdaLR | 
             schedule.step()
     if not losses:
         raise ValueError("there is nothing to train on: the batches are empty")
-    losses = torch.stack(losses).double().cpu()  # the epoch's only wait for the device
-    if not losses.isfinite().all():
-        step = int((~losses.isfinite()).nonzero()[0])
+    means = torch.stack(losses).double().cpu()  # the epoch's only wait for the device
+    if not means.isfinite().all():
+        step = int((~means.isfinite()).nonzero()[0])
         raise FloatingPointError(
-            f"the loss became {losses[step]:g} in epoch {epoch}, step {step + 1} of {len(losses)}, "
+            f"the loss became {means[step]:g} in epoch {epoch}, step {step + 1} of {len(means)}, "
             f"at learning rate {rates[step]:g}: lower the learning rate, and check the images for NaN"
         )
     weights = torch.tensor(sizes, dtype=torch.float64)
-    return EpochResult(float(losses @ weights / weights.sum()), int(torch.stack(hits).sum()) / int(weights.sum()))
+    return EpochResult(float(means @ weights / weights.sum()), int(torch.stack(hits).sum()) / int(weights.sum()))
 
 
 @torch.no_grad()
-def evaluate(classifier: nn.Module, batches) -> Evaluation:
+def evaluate(classifier: Classifier, batches: LabelledBatches) -> Evaluation:
     """Accuracy, loss and confusion of `classifier` over `batches`, in full precision; per image, not per batch.
 
     Raises:
@@ -110,26 +121,28 @@ def evaluate(classifier: nn.Module, batches) -> Evaluation:
     """
     classifier.eval()
     num_target = len(batches.class_names)
-    loss_sum = confusion = 0
+    loss_sum: Tensor | float = 0.0
+    counts: Tensor | None = None
     for images, labels in batches:
         loss, logits = classifier.loss(images, labels)
         loss_sum = loss_sum + loss.double() * len(labels)
         cells = labels * num_target + logits.argmax(1)
-        confusion = confusion + torch.bincount(cells, minlength=num_target**2)
-    if isinstance(confusion, int):
+        counted = torch.bincount(cells, minlength=num_target**2)
+        counts = counted if counts is None else counts + counted
+    if counts is None:
         raise ValueError("there is nothing to evaluate: the batches are empty")
-    confusion = confusion.view(num_target, num_target).cpu()
+    confusion = counts.view(num_target, num_target).cpu()
     n = int(confusion.sum())
     return Evaluation(int(confusion.trace()) / n, float(loss_sum) / n, confusion)
 
 
 def fit(
-    classifier: nn.Module,
-    train,
-    val,
-    optimizer,
+    classifier: Trained,
+    train: LabelledBatches,
+    val: LabelledBatches,
+    optimizer: Optimizer,
     epochs: int,
-    before_epoch: Callable[[nn.Module, int], object] | None = None,
+    before_epoch: Callable[[Trained, int], object] | None = None,
     *,
     schedule: Callable[[int, int], Schedule] = constant,
     name: str = "",
@@ -193,5 +206,5 @@ def _autocast_dtype(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
-def _autocast(device: torch.device, dtype: torch.dtype | None):
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

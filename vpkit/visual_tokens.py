@@ -30,6 +30,8 @@ class TokenPrompt(nn.Module):
     Source: Jia et al. 2022 (VPT); Xing et al. 2023, Eqs. 4, 5 and 10. Explained in chapter 6.
     """
 
+    _clip: FrozenCLIP
+
     def __init__(
         self,
         clip: FrozenCLIP,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vpkit.interfaces import LabelledBatches
 from vpkit.label_mapping import LabelMapping, check_room, scores
 
 __all__ = ["LinearMapping", "WeightedMapping", "bayesian_mapping", "grouped_mapping", "probability_mass"]
@@ -18,6 +19,8 @@ class WeightedMapping(nn.Module):
     Raises:
         ValueError: a matrix that is not two-dimensional or not finite.
     """
+
+    matrix: Tensor
 
     def __init__(self, matrix: Tensor):
         super().__init__()
@@ -66,7 +69,7 @@ def bayesian_mapping(counts: Tensor, laplace: float = 1.0) -> WeightedMapping:
 
 
 @torch.no_grad()
-def probability_mass(model: nn.Module, prompt: nn.Module, batches, top_k: int | None = None) -> Tensor:
+def probability_mass(model: nn.Module, prompt: nn.Module, batches: LabelledBatches, top_k: int | None = None) -> Tensor:
     """BLM+'s soft counts: (S, T) sums of each image's `top_k` largest source probabilities, in its label's column.
 
     Args:

@@ -91,7 +91,35 @@ def estimates(found: dict) -> tuple:
     return ("data set", "training images", "ResNet-18, estimated min", "ResNet-50, estimated min"), rows
 
 
-PARTS = {f.__name__: f for f in (cases, hardware, mapping, peak, growth, settings, estimates)}
+def busy_steps(found: dict) -> tuple:
+    """A prompt step beside endless loops, in each setting of OpenMP."""
+    loops = f"images_per_second_{found['loops']}"
+    speeds = ("images_per_second_0", "images_per_second_1", loops)
+    columns = ("setting", "quiet", "beside one loop", f"beside {found['loops']} loops", "times slower")
+    rows = [(r["setting"], *(f"{r[s]:.0f}" for s in speeds), f"{r['ratio']:.1f}") for r in found["steps"]]
+    return columns, rows
+
+
+def busy_ratios(found: dict) -> tuple:
+    """Whole chapters, and the book, quiet and beside one endless loop a core."""
+    columns = ("what", "quiet, s", f"beside {found['loops']} loops, s", "times slower")
+    return columns, [
+        (r["what"], f"{r['quiet_seconds']:.0f}", f"{r['busy_seconds']:.0f}", f"{r['ratio']:.1f}")
+        for r in found["ratios"]
+    ]
+
+
+def lanes(found: dict) -> tuple:
+    """What `make book`, `make test` and `make check` took, before and after chapters ran side by side."""
+    rows = [(f"`make {r['command']}`", _clock(r["before"]), _clock(r["after"])) for r in found["lanes"]]
+    return ("command", "one after the other", "side by side"), rows
+
+
+def _clock(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+
+
+PARTS = {f.__name__: f for f in (cases, hardware, mapping, peak, growth, settings, estimates, busy_steps, busy_ratios, lanes)}
 
 
 class BenchmarkTable(Directive):

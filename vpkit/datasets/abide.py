@@ -69,7 +69,7 @@ def connectivity_image(path: Path, layout: str = "") -> np.ndarray:
     if series.shape[1] != REGIONS or len(series) < 2:
         raise ValueError(f"{path}: {series.shape[1]} columns, {len(series)} rows: expected {REGIONS} and at least 2")
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = np.nan_to_num(np.corrcoef(series.T))
+        values = np.nan_to_num(np.asarray(np.corrcoef(series.T)))
     row, column = np.tril_indices(REGIONS, -1)
     values = values[row, column]
     values = (values - values.min()) / max(np.ptp(values), np.finfo(float).tiny)

@@ -113,7 +113,9 @@ def _placed_glyph(character: str, side: int, extent: float, shift: np.ndarray, a
     ink = mask.getbbox()
     assert ink is not None  # no icon is blank
     centre = ((ink[0] + ink[2]) / 2 - side / 2, (ink[1] + ink[3]) / 2 - side / 2)
-    mask = mask.transform((side, side), Image.Transform.AFFINE, (1, 0, centre[0], 0, 1, centre[1]), Image.Resampling.BILINEAR)
+    mask = mask.transform(
+        (side, side), Image.Transform.AFFINE, (1, 0, centre[0], 0, 1, centre[1]), Image.Resampling.BILINEAR
+    )
     return mask.rotate(angle, Image.Resampling.BICUBIC, translate=tuple(shift))
 
 

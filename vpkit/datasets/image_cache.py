@@ -26,9 +26,7 @@ _MAPPED = "mapped_file"  # the attribute of a tensor that holds the map its valu
 _FORMAT = 2  # part of every cache's key: raise it when what a loader returns changes
 
 
-def cached_images(
-    name: str, source: Source, size: int, positions: np.ndarray | None = None
-) -> tuple[Tensor, Tensor]:
+def cached_images(name: str, source: Source, size: int, positions: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """`source` at `size` px as (N, 3, size, size) uint8 images and (N,) labels, decoded on first use.
 
     A file that is cut short, or was written for other images or by another version, is rebuilt. Of processes that

@@ -2,8 +2,9 @@
 
 import matplotlib.pyplot as plt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from vpkit.interfaces import Normalises, PixelPrompt
 from vpkit.plots.style import displayable, finished
 
 
@@ -24,7 +25,7 @@ def show_images(images: Tensor, titles: list[str] | None = None, columns: int = 
     return finished(figure)
 
 
-def show_prompt(prompt: nn.Module, image: Tensor, model: nn.Module | None = None, side: float = 1.5):
+def show_prompt(prompt: PixelPrompt, image: Tensor, model: Normalises | None = None, side: float = 1.5):
     """A prompt three ways: alone, on an image, and as the model sees it (normalised, stretched to full range).
 
     Args:

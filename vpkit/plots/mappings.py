@@ -44,7 +44,7 @@ def plot_dynamics(pictures, labels: dict, history, moved: list[int]):
     """
     epochs = len(pictures)
     figure = plt.figure(figsize=(max(6.0, 1.25 * epochs), 4.6), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.25, 1))
     for epoch, (axis, picture) in enumerate(zip(top.subplots(1, epochs, squeeze=False)[0], pictures, strict=True)):
         axis.imshow(displayable(picture))
         axis.set_title(f"epoch {epoch + 1}", fontsize=7)

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.ticker import MaxNLocator
 
 from vpkit.plots.style import CHANCE, METHOD_COLORS, colors_of, finished
 
@@ -16,7 +17,9 @@ def plot_history(histories: dict, value: str = "val_accuracy", label: str = "val
         axis.axhline(chance, **CHANCE)
         axis.annotate("chance", (axis.get_xlim()[1], chance), fontsize=7, color="#666666", va="bottom", ha="right")
     axis.set(xlabel="epoch", ylabel=label)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    locator = axis.xaxis.get_major_locator()
+    if isinstance(locator, MaxNLocator):  # as it is for numbers
+        locator.set_params(integer=True)
     if "accuracy" in value:
         axis.yaxis.set_major_formatter("{x:.0%}")
     axis.legend(fontsize=7)

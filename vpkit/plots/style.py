@@ -1,5 +1,7 @@
 """One look and one colour a method for every figure of the book."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import seaborn as sns
 from torch import Tensor, uint8
@@ -46,7 +48,7 @@ METHOD_COLORS = {
     "VLP": "#56B4E9",
     "DPT": "#CC79A7",
 }
-CHANCE = {"color": "#999999", "linestyle": ":", "linewidth": 1}
+CHANCE: dict[str, Any] = {"color": "#999999", "linestyle": ":", "linewidth": 1}
 
 
 def colors_of(methods) -> dict[str, str]:

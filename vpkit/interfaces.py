@@ -1,0 +1,59 @@
+"""What the parts of a run ask of each other, as types: whatever has these members will do, and none is a base class."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+__all__ = ["Batch", "Classifier", "LabelledBatches", "Normalises", "PixelPrompt"]
+
+# Images and labels. A classifier may take something else for images, such as `EmbeddedImages`: so long as the batches
+# yield what it takes, no loop looks at more than their device.
+Batch = tuple[Any, Tensor]
+
+
+class LabelledBatches(Protocol):
+    """Batches of a split, such as `ImageSet.batches` gives; each pass over them starts anew."""
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Classifier(Protocol):
+    """What can be trained: an `nn.Module` that gives its own loss."""
+
+    def loss(self, images: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the logits (B, T) it comes from."""
+
+    def train(self, mode: bool = True) -> object: ...
+
+    def eval(self) -> object: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True) -> object: ...
+
+
+@runtime_checkable
+class PixelPrompt(Protocol):
+    """A prompt of pixels: images (B, 3, h, h) in [0, 1] to prompted images."""
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+    def picture(self) -> Tensor:
+        """(3, H, H)."""
+
+
+class Normalises(Protocol):
+    """A model that scales its pixels inside."""
+
+    mean: Tensor
+    std: Tensor
