@@ -23,12 +23,10 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-import joblib
-
 from vpkit.results import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
-CORES = joblib.cpu_count()
+CORES = len(os.sched_getaffinity(0))
 SETTINGS = {  # environment in which torch is loaded
     "torch alone": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": ""},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},

@@ -50,6 +50,7 @@ def test_an_image_tower_may_borrow_the_text_tower_of_a_neighbour(own):
         assert clip.network.visual.conv1((images - 0.5) / 0.25).shape == (2, 32, 4, 4)  # one token a patch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-B-32", "open_clip:ViT-B-32/laion2b_s34b_b79k"])
 def test_hub_weights_load_from_a_file(name, tmp_path, monkeypatch):
     torch.manual_seed(1)

@@ -225,6 +225,7 @@ def _load_in_child(folder):
     return vpkit.load_dataset("digits", "train", size=5).images.sum().item()
 
 
+@pytest.mark.slow
 def test_two_processes_building_one_cache_both_succeed_and_one_decodes(tmp_path, capfd):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         sums = pool.map(_load_in_child, [str(tmp_path)] * 2)
@@ -293,7 +294,7 @@ def test_shots_and_classes_are_those_of_the_image_set():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"shots": 2, "subset": 20}, "give shots, subset or fraction"),
+        ({"shots": 2, "subset": 20}, "give one of shots, subset or fraction"),
         ({"shots": 0}, "shots=0"),
         ({"classes": ["7", "x"]}, r"no class x; expected some of 0, 1, 2"),
         ({"classes": []}, r"no class \(none named\)"),

@@ -98,6 +98,7 @@ def test_images(kind, tmp_path):
     fuzz()
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path):
     """A sound PNG of 200 kB whose pixels would take 4.8 GB as RGB."""
     side, squeeze = 40_000, zlib.compressobj()

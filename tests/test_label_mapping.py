@@ -162,6 +162,7 @@ def test_a_mapping_for_a_larger_model_is_refused(model):
         vpkit.PromptedClassifier(nn.Identity(), model, LabelMapping([3, 12]))
 
 
+@pytest.mark.slow
 def test_counts_of_every_sentence_of_sun397_stay_small():
     """81 templates of 397 classes: mapped in a process that grows by less than 700 MB, whatever the images."""
     code = """

@@ -89,6 +89,7 @@ def write_imagenet_variant(root, variant):
     return list(labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", IMAGENET_FOLDERS)
 def test_imagenets_relatives_as_domains_and_on_their_own(tmp_path, variant):
     labels = write_imagenet_variant(tmp_path, variant)

@@ -84,6 +84,7 @@ def test_a_string_where_a_list_belongs_is_refused():
         check_parameters([declared, "# Parameters\nmethods = '[\"FLM\"]'\n"])
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept_for_the_next_batch():
     """In a process of its own: pages that are kept need not be found again, which the kernel counts as faults."""
     script = """

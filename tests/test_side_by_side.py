@@ -1,4 +1,4 @@
-"""Notebooks side by side: same numbers however many run at once, nothing lost by one that fails, progress that is true."""
+"""Notebooks side by side: the same numbers however many at once, nothing lost by one that fails, true progress."""
 
 import json
 import sys

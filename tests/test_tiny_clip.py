@@ -36,6 +36,7 @@ def test_zero_shot_is_far_above_chance_on_pictographs_of_a_font_never_trained_on
     assert accuracy(clip, icons) > 10 / 66
 
 
+@pytest.mark.slow
 def test_names_of_the_offline_sets_are_known_but_textile_words_are_not(clip):
     for dataset in ("icons", "mnist5k"):
         names = vpkit.load_dataset(dataset, "test", subset=100).class_names

@@ -18,7 +18,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
-import joblib
 import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
@@ -69,6 +68,11 @@ class Outcome:
     cells: tuple[float, ...]
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def stored_times() -> dict:
     return json.loads(TIMES.read_text()) if TIMES.exists() else {}
 
@@ -82,7 +86,7 @@ def run_all(jobs: list[Job], workers: int | None = None, after: float = 0.0) -> 
         workers: notebooks at once; None: one a core that this process may use.
         after: seconds that whatever follows is expected to take, for the estimate.
     """
-    workers = min(workers or joblib.cpu_count(), len(jobs)) or 1
+    workers = min(workers or cores(), len(jobs)) or 1
     context = get_context("spawn")
     with context.Manager() as manager, watched(jobs, workers, after) as watch:
         events = manager.Queue()

@@ -51,7 +51,7 @@ def load_clip(
     else:
         known = ", ".join(CLIP_MODELS)
         raise ValueError(f"unknown CLIP model {name!r}: expected one of {known}, or open_clip:ARCHITECTURE/PRETRAINED")
-    return clip.to(device=device)
+    return clip.to(device=device).to(memory_format=torch.channels_last)
 
 
 def _load_hub(architecture: str, tag: str, weights: str | Path | None, download: bool) -> FrozenCLIP:

@@ -119,7 +119,9 @@ def _clock(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
 
 
-PARTS = {f.__name__: f for f in (cases, hardware, mapping, peak, growth, settings, estimates, busy_steps, busy_ratios, lanes)}
+PARTS = {
+    f.__name__: f for f in (cases, hardware, mapping, peak, growth, settings, estimates, busy_steps, busy_ratios, lanes)
+}
 
 
 class BenchmarkTable(Directive):

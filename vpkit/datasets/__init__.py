@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from vpkit.cache import cache_folder
@@ -26,7 +25,7 @@ from vpkit.datasets.paper_sets import (
     load_ucf101,
     load_wilds,
 )
-from vpkit.datasets.sampling import few_shot_positions, stratified_choice
+from vpkit.datasets.sampling import chosen_positions
 from vpkit.datasets.source import Source
 from vpkit.datasets.torchvision_sets import TORCHVISION_SETS, load_torchvision
 
@@ -175,30 +174,10 @@ def load_dataset(
     empty = [name for name, count in zip(source.class_names, counts.tolist(), strict=True) if count == 0]
     if empty and not source.may_lack_classes:
         raise ValueError(f"{name}/{split} has no image of: {', '.join(empty)}")
-    kept = np.arange(len(source.labels)) if classes is None else _of_classes(source, classes)
-    labels = source.labels[kept]
-    names = source.class_names if classes is None else tuple(classes)
-    if shots is not None and (subset is not None or fraction is not None):
-        raise ValueError("give shots, subset or fraction, not two of them")
-    chosen: np.ndarray | None = None
-    if shots is not None:
-        chosen = np.array(few_shot_positions(labels, shots, seed))
-    elif (count := _wanted(len(labels), len(names), subset, fraction, name)) is not None:
-        chosen = stratified_choice(labels, count, seed)
-    positions = kept if chosen is None else kept[chosen]
-    everything = chosen is None and classes is None
-    images, decoded = cached_images(f"{name}-{split}", source, size, None if everything else positions)
-    image_set = ImageSet(images, decoded, source.class_names, name, split)
+    positions = chosen_positions(source, name, subset, fraction, shots, classes, seed)
+    images, labels = cached_images(f"{name}-{split}", source, size, positions)
+    image_set = ImageSet(images, labels, source.class_names, name, split)
     return image_set if classes is None else image_set.only(*classes)
-
-
-def _of_classes(source: Source, classes: Sequence[str]) -> np.ndarray:
-    """Positions of the images of the named classes."""
-    unknown = [name for name in classes if name not in source.class_names]
-    if unknown or not len(classes):
-        listed = ", ".join(source.class_names)
-        raise ValueError(f"classes: no class {', '.join(unknown) or '(none named)'}; expected some of {listed}")
-    return np.flatnonzero(np.isin(source.labels, [source.class_names.index(name) for name in classes]))
 
 
 def _source(name, split, seed, root, download) -> tuple[Source, int]:
@@ -219,18 +198,3 @@ def _source(name, split, seed, root, download) -> tuple[Source, int]:
     root = Path(root or os.environ.get("VPKIT_DATA") or cache_folder() / "data").expanduser()
     load = partial(variants[base], rest) if rest else row.load
     return load(split, seed, root, download), row.native_size
-
-
-def _wanted(available, classes, subset, fraction, name) -> int | None:
-    """How many images to keep; None for all."""
-    if subset is not None and fraction is not None:
-        raise ValueError("give subset or fraction, not both")
-    if fraction is not None:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction={fraction}: expected a share in (0, 1]")
-        subset = max(round(fraction * available), classes)
-    if subset is None or subset >= available:
-        return None
-    if subset < classes:
-        raise ValueError(f"subset={subset} leaves classes empty: {name} has {classes} classes; take one image each")
-    return subset

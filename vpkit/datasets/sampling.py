@@ -1,6 +1,7 @@
 """Seeded, stratified choices of images: which go to a split, which to a subset."""
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -71,3 +72,48 @@ def few_shot_positions(labels: np.ndarray, shots: int, seed: int) -> list[int]:
         raise ValueError(f"shots={shots}: the smallest class has {smallest} images, so expected 1..{smallest}")
     generator = random.Random(seed)
     return [position for positions in by_class.values() for position in generator.sample(positions, shots)]
+
+
+def chosen_positions(
+    source: Source,
+    name: str,
+    subset: int | None,
+    fraction: float | None,
+    shots: int | None,
+    classes: Sequence[str] | None,
+    seed: int,
+) -> np.ndarray | None:
+    """Positions of the images that `load_dataset` is asked for, in ascending order or, of `shots`, as drawn; None: all.
+
+    Raises:
+        ValueError: as `load_dataset`.
+    """
+    if (subset is not None) + (fraction is not None) + (shots is not None) > 1:
+        raise ValueError("give one of shots, subset or fraction")
+    labels, class_names, kept = source.labels, source.class_names, np.arange(len(source.labels))
+    if classes is not None:
+        unknown = [wanted for wanted in classes if wanted not in class_names]
+        if unknown or not len(classes):
+            listed = ", ".join(class_names)
+            raise ValueError(f"classes: no class {', '.join(unknown) or '(none named)'}; expected some of {listed}")
+        kept = np.flatnonzero(np.isin(labels, [class_names.index(wanted) for wanted in classes]))
+        labels, class_names = labels[kept], tuple(classes)
+    if shots is not None:
+        return kept[few_shot_positions(labels, shots, seed)]
+    count = _wanted(len(labels), len(class_names), subset, fraction, name)
+    if count is None:
+        return None if classes is None else kept
+    return kept[stratified_choice(labels, count, seed)]
+
+
+def _wanted(available, classes, subset, fraction, name) -> int | None:
+    """How many images to keep; None for all."""
+    if fraction is not None:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction={fraction}: expected a share in (0, 1]")
+        subset = max(round(fraction * available), classes)
+    if subset is None or subset >= available:
+        return None
+    if subset < classes:
+        raise ValueError(f"subset={subset} leaves classes empty: {name} has {classes} classes; take one image each")
+    return subset
