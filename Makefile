@@ -6,7 +6,9 @@ CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 # As many processes as cores, each with one thread: networks this small gain little from a second one, and numbers do
 # not depend on how many cores there are. tools/side_by_side.py does the same for what papermill runs.
 ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-SIDE_BY_SIDE = $(ONE_THREAD) $(PYTEST) -n logical
+WORKERS =  # notebooks, or groups of tests, at once; without a number, as many as cores
+SIDE_BY_SIDE = $(ONE_THREAD) $(PYTEST) -n $(or $(strip $(WORKERS)),logical)
+AT_ONCE = $(if $(strip $(WORKERS)),--workers $(WORKERS))
 
 .PHONY: setup book test check lint fast unit notebooks smoke colab colab-some oldest stress pages browser pdf links studies solutions bench bench-gpu \
 	bench-toy tidy update audit mutants coverage clean
@@ -20,7 +22,7 @@ setup: .venv/installed
 	@touch $@
 
 book: setup  ## run every chapter afresh, then build the HTML from those outputs
-	.venv/bin/python tools/build_book.py
+	.venv/bin/python tools/build_book.py $(AT_ONCE)
 
 test: lint unit notebooks smoke colab-some pages browser bench-toy
 
@@ -42,7 +44,7 @@ notebooks: setup  ## execute the committed chapters at their defaults, offline; 
 	$(PYTEST) tests/defaults
 
 smoke: setup  ## one papermill run of each chapter on tiny parameters
-	.venv/bin/python tools/build_book.py --smoke
+	.venv/bin/python tools/build_book.py --smoke $(AT_ONCE)
 
 colab: setup  ## each chapter as Colab runs it, the package from a git remote; and the archive and wheel installed
 	$(SIDE_BY_SIDE) --dist worksteal tests/colab
@@ -78,7 +80,7 @@ studies: setup  ## rerun the three-seed studies that the figures read (hours on 
 		--json vpkit/data/studies/$$(basename $$grid .yaml).json || exit 1; done
 
 solutions: setup  ## run the solutions to the exercises that changed, keep what they print
-	.venv/bin/python tools/run_solutions.py
+	.venv/bin/python tools/run_solutions.py $(AT_ONCE)
 
 bench: setup  ## times against the plain way to write the methods, kept in benchmarks/results/
 	.venv/bin/python benchmarks/run.py --out benchmarks/results/$(shell date +%F)-cpu.json
@@ -92,7 +94,7 @@ bench-toy: setup  ## the same at toy size: proves that the scripts work, says no
 	.venv/bin/python benchmarks/cpu_settings.py --toy
 
 tidy: setup  ## run every chapter at its defaults and commit-ready store its outputs
-	.venv/bin/python tools/build_book.py --store
+	.venv/bin/python tools/build_book.py --store $(AT_ONCE)
 
 update: setup  ## constraints.txt from the newest versions that fit; run the tests before committing it
 	rm -rf _build/update && $(PYTHON) -m venv _build/update

@@ -4,8 +4,9 @@
     python tools/run_solutions.py 03_ilm_vp        all of a chapter
 
 `book/solutions/<chapter>.yaml` says for each exercise which cells of the chapter it `needs`, with which parameters
-(`runs`) and `edits`, and what it adds (`show`). The chapter so shortened is run by papermill; what the added cell
-prints, or the cell that `prints` names, goes to `book/solutions/printed.json` and from there onto the page.
+(`runs`) and `edits`, and what it adds (`show`). The chapters so shortened are run by papermill, side by side, each with
+one thread; what the added cell prints, or the cell that `prints` names, goes to `book/solutions/printed.json` and from
+there onto the page.
 """
 
 import argparse
@@ -14,12 +15,10 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter
 
 import nbformat
-import papermill
 import yaml
-from papermill.exceptions import PapermillExecutionError
+from side_by_side import Job, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "book" / "solutions"
@@ -29,31 +28,55 @@ PRINTED = FOLDER / "printed.json"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chapters", nargs="*", help="only these, such as 03_ilm_vp, and whether changed or not")
-    chosen = parser.parse_args().chapters
-    failed = []
+    parser.add_argument("--workers", type=int, help="notebooks at once; default: one a core")
+    options = parser.parse_args()
     printed = json.loads(PRINTED.read_text()) if PRINTED.exists() else {}
+    failed, wanted = [], {}
+    for name, chapter, solution in listed(options.chapters):
+        try:
+            if options.chapters or printed.get(name, {}).get("digest") != digest(chapter, solution):
+                wanted[name] = chapter, solution
+        except ValueError as error:
+            failed.append(f"{name}: {error}")
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = {name: jobs_of(name, *found, Path(folder)) for name, found in wanted.items()}
+        missing = {name: len(several) for name, several in jobs.items()}
+        for outcome in run_all([job for several in jobs.values() for job in several], options.workers):
+            name = outcome.name.partition(",")[0]
+            missing[name] -= 1
+            if outcome.error:
+                failed.append(outcome.error)
+                missing[name] = -1
+            if missing[name] == 0:
+                chapter, solution = wanted[name]
+                text = "".join(shown(job.output, solution) for job in jobs[name])
+                printed[name] = {"digest": digest(chapter, solution), "text": text}
+                PRINTED.write_text(json.dumps(printed, indent=1, sort_keys=True) + "\n")
+                print(f"{name}\n{text}", flush=True)
+    if failed:
+        print("failed:\n" + "\n".join(failed), file=sys.stderr)
+    return len(failed) > 0
+
+
+def listed(chapters: list[str]):
+    """The solutions that can be run here: name, chapter and what the YAML says."""
     for path in sorted(FOLDER.glob("[0-9]*.yaml")):
         for solution in yaml.safe_load(path.read_text()):
-            name, chapter = f"{path.stem} {solution['exercise']}", solution.get("notebook", path.stem)
-            if "needs" not in solution or (chosen and path.stem not in chosen):
-                continue
-            try:
-                wanted = digest(chapter, solution)
-                if not chosen and printed.get(name, {}).get("digest") == wanted:
-                    continue
-                print(name, end="  ", flush=True)
-                started = perf_counter()
-                text = run(chapter, solution)
-            except (PapermillExecutionError, ValueError) as error:
-                failed.append(name)
-                print(f"failed\n{error}", flush=True)
-                continue
-            printed[name] = {"digest": wanted, "text": text}
-            PRINTED.write_text(json.dumps(printed, indent=1, sort_keys=True) + "\n")
-            print(f"{perf_counter() - started:.0f} s\n{text}", flush=True)
-    if failed:
-        print("failed: " + ", ".join(failed), file=sys.stderr)
-    return len(failed) > 0
+            if "needs" in solution and (not chapters or path.stem in chapters):
+                yield f"{path.stem} {solution['exercise']}", solution.get("notebook", path.stem), solution
+
+
+def jobs_of(name: str, chapter: str, solution: dict, folder: Path) -> list[Job]:
+    """One for each of the solution's parameters; one without any if it names none."""
+    source = folder / f"{name}.ipynb"
+    nbformat.write(shortened(chapter, solution), source)
+    jobs = []
+    for number, parameters in enumerate(solution.get("runs", [{}])):
+        place = folder / f"{name} {number}"
+        place.mkdir()
+        called = f"{name}, run {number + 1}"
+        jobs.append(Job.of(called, source, place / "run.ipynb", parameters=parameters, cwd=ROOT))
+    return jobs
 
 
 def digest(chapter: str, solution: dict) -> str:
@@ -90,19 +113,11 @@ def shortened(chapter: str, solution: dict):
     return notebook
 
 
-def run(chapter: str, solution: dict) -> str:
-    texts = []
-    with tempfile.TemporaryDirectory() as folder:
-        given, output = Path(folder) / "given.ipynb", Path(folder) / "run.ipynb"
-        nbformat.write(shortened(chapter, solution), given)
-        for parameters in solution.get("runs", [{}]):
-            papermill.execute_notebook(
-                given, output, parameters, kernel_name="python3", cwd=ROOT, progress_bar=False, execution_timeout=900
-            )
-            cells = nbformat.read(output, as_version=4).cells
-            wanted = [cell for cell in cells if (solution.get("prints") or solution["show"]) in cell.source]
-            texts += [o.text for cell in wanted for o in cell.outputs if o.get("name") == "stdout"]
-    return "".join(texts)
+def shown(executed: Path, solution: dict) -> str:
+    """What the added cell printed, or the one that `prints` names."""
+    cells = nbformat.read(executed, as_version=4).cells
+    wanted = [cell for cell in cells if (solution.get("prints") or solution["show"]) in cell.source]
+    return "".join(o.text for cell in wanted for o in cell.outputs if o.get("name") == "stdout")
 
 
 if __name__ == "__main__":

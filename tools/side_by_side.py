@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -34,9 +35,10 @@ PLAIN_EVERY = 15  # seconds between two lines of progress where there is no term
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook to be run, with papermill's `parameters`, in the folder of its output.
+    """One notebook to be run, with papermill's `parameters`.
 
     Attributes:
+        cwd: the folder it runs in; None: that of its output.
         expected: seconds of each code cell, for the order and the estimate; empty where nothing is known.
     """
 
@@ -45,6 +47,7 @@ class Job:
     output: Path
     parameters: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
+    cwd: Path | None = None
     expected: tuple[float, ...] = ()
     cells: int = 0  # code cells
 
@@ -86,7 +89,9 @@ def run_all(jobs: list[Job], workers: int | None = None, after: float = 0.0) -> 
         workers: notebooks at once; None: one a core that this process may use.
         after: seconds that whatever follows is expected to take, for the estimate.
     """
-    workers = min(workers or cores(), len(jobs)) or 1
+    if not jobs:
+        return
+    workers = min(workers or cores(), len(jobs))
     context = get_context("spawn")
     with context.Manager() as manager, watched(jobs, workers, after) as watch:
         events = manager.Queue()
@@ -94,10 +99,15 @@ def run_all(jobs: list[Job], workers: int | None = None, after: float = 0.0) -> 
         listener.start()
         # A process for each job: nothing of one is left for the next, and what its kernel used can be told apart.
         with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
-            waiting = [pool.submit(_run, job, events) for job in sorted(jobs, key=lambda job: -sum(job.expected))]
+            longest_first = sorted(jobs, key=lambda job: -sum(job.expected))
+            waiting = {pool.submit(_run, job, events): job for job in longest_first}
             try:
                 for finished in as_completed(waiting):
-                    outcome = finished.result()
+                    try:
+                        outcome = finished.result()
+                    except BrokenProcessPool:  # takes the others with it
+                        lost = f"{waiting[finished].name}: a process was killed (out of memory?); try WORKERS=1"
+                        outcome = Outcome(waiting[finished].name, lost, 0.0, 0.0, ())
                     watch.ended(outcome)
                     yield outcome
             finally:  # after Ctrl-C; the running ones have had it too
@@ -118,7 +128,7 @@ def _run(job: Job, events) -> Outcome:
     try:
         papermill.execute_notebook(
             job.source, job.output, job.parameters,
-            kernel_name="python3", cwd=job.output.parent, progress_bar=False, execution_timeout=CELL_TIMEOUT,
+            kernel_name="python3", cwd=job.cwd or job.output.parent, progress_bar=False, execution_timeout=CELL_TIMEOUT,
             on_cell_start=cell_started,
         )  # fmt: skip
     except PapermillExecutionError as failed:
