@@ -92,6 +92,7 @@ bench-gpu: setup  ## what the targets for a GPU ask for, on a machine that has o
 bench-toy: setup  ## the same at toy size: proves that the scripts work, says nothing about speed
 	.venv/bin/python benchmarks/run.py --toy
 	.venv/bin/python benchmarks/cpu_settings.py --toy
+	.venv/bin/python benchmarks/busy.py --toy
 
 tidy: setup  ## run every chapter at its defaults and commit-ready store its outputs
 	.venv/bin/python tools/build_book.py --store $(AT_ONCE)

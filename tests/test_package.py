@@ -93,3 +93,17 @@ def test_constraints_are_exact_and_name_no_address():
 def test_no_code_reads_outside_the_package_by_a_fixed_path():
     for path in [*MODULES, *(ROOT / "tools").glob("*.py")]:
         assert not re.search(r"/root/|/home/", path.read_text()), path
+
+
+@pytest.mark.parametrize(
+    "start", [["-c", "import vpkit"], ["-m", "vpkit.cli", "--help"], ["-m", "vpkit.sweep", "--help"]]
+)
+@pytest.mark.parametrize("own", ["", "ACTIVE"])
+def test_openmp_is_loaded_with_threads_that_sleep_unless_the_user_says_otherwise(start, own):
+    asked = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    asked |= {"OMP_DISPLAY_ENV": "verbose"} | ({"OMP_WAIT_POLICY": own} if own else {})
+    said = subprocess.run([sys.executable, *start], env=asked, capture_output=True, text=True, check=True).stderr
+    spins = {int(count) for count in re.findall(r"GOMP_SPINCOUNT = '(\d+)'", said)}
+    if not spins:
+        pytest.skip("this build of torch has an OpenMP that does not say how it was set up")
+    assert (spins == {0}) == (own == "")  # torch alone: 300,000

@@ -34,6 +34,20 @@ def test_a_page_fits_its_window(open_page, name, width):
     assert all(right <= width + 1 for right in inside)
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_code_neither_wraps_nor_is_cut_off(open_page, name):
+    """At 1280 px it fits; on a telephone it is scrolled."""
+    measured = """() => [...document.querySelectorAll('div.cell_input pre')].map(pre => ({
+        wide: pre.scrollWidth - pre.clientWidth, wraps: getComputedStyle(pre).whiteSpace,
+        scrolls: getComputedStyle(pre).overflowX}))"""
+    wide = open_page(name, 1280).evaluate(measured)
+    assert len(wide) > 8
+    assert [cell for cell in wide if cell["wide"] > 0 or cell["wraps"] != "pre"] == []
+    narrow = open_page(name, 390).evaluate(measured)
+    assert any(cell["wide"] > 0 for cell in narrow)
+    assert {(cell["wraps"], cell["scrolls"]) for cell in narrow} <= {("pre", "auto"), ("pre", "scroll")}
+
+
 def test_equations_are_set(open_page):
     page = open_page("notebooks/03_ilm_vp.html")
     page.wait_for_selector("mjx-container", timeout=15_000)
