@@ -10,7 +10,7 @@ WORKERS =  # notebooks, or groups of tests, at once; without a number, as many a
 SIDE_BY_SIDE = $(ONE_THREAD) $(PYTEST) -n $(or $(strip $(WORKERS)),logical)
 AT_ONCE = $(if $(strip $(WORKERS)),--workers $(WORKERS))
 
-.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some oldest stress pages browser pdf links studies solutions bench bench-gpu \
+.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some tiny-then-colab oldest stress pages browser pdf links studies solutions bench bench-gpu \
 	bench-toy tidy update audit mutants coverage clean
 
 setup: .venv/installed
@@ -24,7 +24,11 @@ setup: .venv/installed
 book: setup  ## run every chapter afresh, then build the HTML from those outputs
 	.venv/bin/python tools/build_book.py $(AT_ONCE)
 
-test: lint unit notebooks smoke colab-some pages browser bench-toy
+test: lint unit notebooks  ## everything; the last four leave a core idle now and then, so they share the cores
+	$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),-O) tiny-then-colab browser bench-toy
+
+tiny-then-colab: smoke  # compares with what smoke has left
+	$(MAKE) --no-print-directory colab-some
 
 check: setup lint fast  ## before every commit: lint, types and the tests that are not marked slow
 
