@@ -19,6 +19,7 @@ from vpkit.datasets.source import file_source, read_image
 EMBEDDED = [name for name, row in DATASETS.items() if not row.on_disk]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_every_row_loads_as_described(name):
     row = DATASETS[name]

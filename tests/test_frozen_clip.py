@@ -20,6 +20,7 @@ def clip():
     return FrozenCLIP(open_clip.CLIP(**SMALL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["ViT-B-32", "ViT-B-16", "RN50"])
 def test_features_are_those_of_open_clip(architecture):
     torch.manual_seed(0)

@@ -37,6 +37,7 @@ def agree(model, network):
     return (ours - expected).abs().max() <= 1e-4 * expected.abs().max()  # deep random networks have huge outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision_rows_load_the_file_torchvision_publishes(name, folder):
     architecture, file_name = TORCHVISION[name]
@@ -57,6 +58,7 @@ def test_torchs_own_cache_is_searched_too(tmp_path):
     assert agree(vpkit.load_frozen("resnet18"), network)
 
 
+@pytest.mark.slow
 def test_the_instagram_resnext_loads_from_safetensors(folder):
     network = timm.create_model("resnext101_32x8d.fb_wsl_ig1b_ft_in1k", pretrained=False)
     save_file(network.state_dict(), folder / "resnext101_32x8d.fb_wsl_ig1b_ft_in1k.safetensors")
@@ -90,6 +92,7 @@ def google_npz(network) -> dict[str, np.ndarray]:
     return arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["safetensors", "npz"])
 def test_bit_m_loads_its_head_from_both_formats(folder, kind):
     network = timm.create_model("resnetv2_50x1_bit.goog_in21k", pretrained=False)

@@ -25,6 +25,7 @@ def test_both_icons_are_inside_their_boxes_and_nothing_else_is():
         assert not (mask & ~inside).any()
 
 
+@pytest.mark.slow
 def test_targets_lie_on_every_side_and_boxes_hardly_overlap():
     boxes = icon_pairs("val", 8, size=96).boxes.float()
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2

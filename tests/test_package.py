@@ -95,6 +95,7 @@ def test_no_code_reads_outside_the_package_by_a_fixed_path():
         assert not re.search(r"/root/|/home/", path.read_text()), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start", [["-c", "import vpkit"], ["-m", "vpkit.cli", "--help"], ["-m", "vpkit.sweep", "--help"]]
 )

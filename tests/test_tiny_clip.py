@@ -32,6 +32,7 @@ def test_both_files_are_small():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 16 * 2**20
 
 
+@pytest.mark.slow
 def test_zero_shot_is_far_above_chance_on_pictographs_of_a_font_never_trained_on(clip, icons):
     assert accuracy(clip, icons) > 10 / 66
 
@@ -47,6 +48,7 @@ def test_names_of_the_offline_sets_are_known_but_textile_words_are_not(clip):
         clip.encode_text(["a photo of a marsupial."])
 
 
+@pytest.mark.slow
 def test_tiny_reads_a_name_pasted_on_the_picture(icons):
     """LoGoPrompt's Figure 1b: the score of the true class rises."""
     tiny = vpkit.load_clip("tiny")

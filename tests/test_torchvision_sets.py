@@ -26,6 +26,7 @@ def load(name, split, root, **options):
     return vpkit.load_dataset(name, split, size=SIZE.get(name, fakes.SIDE), root=root, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION_SETS)
 def test_every_row_reads_its_real_format(name, tmp_path, monkeypatch):
     getattr(fakes, name)(tmp_path, monkeypatch, tv)

@@ -47,6 +47,7 @@ def test_no_tokens_is_open_clip(clip):
     assert torch.allclose(TokenPrompt(clip, 0)(images).features, clip.encode_image(images), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["ViT-B-32", "ViT-B-16"])
 def test_no_tokens_is_open_clip_on_the_papers_models(architecture):
     """Also the guard of the internals of open_clip that `TokenPrompt` leans on: `_embeds`, resblocks, `_pool`."""
