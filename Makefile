@@ -24,8 +24,9 @@ setup: .venv/installed
 book: setup  ## run every chapter afresh, then build the HTML from those outputs
 	.venv/bin/python tools/build_book.py $(AT_ONCE)
 
-test: lint unit notebooks  ## everything; the last four leave a core idle now and then, so they share the cores
-	$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),-O) tiny-then-colab browser bench-toy
+test: lint unit notebooks  ## everything; builders of HTML leave a core idle, so two chains share the cores
+	$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),-O) tiny-then-colab browser
+	$(MAKE) --no-print-directory bench-toy
 
 tiny-then-colab: smoke  # compares with what smoke has left
 	$(MAKE) --no-print-directory colab-some
