@@ -1,5 +1,5 @@
 # Two commands do everything: `make book` and `make test`. Both install into .venv first, once.
-# `make check` is what a commit should pass: three minutes.
+# `make check` is what a commit should pass: two minutes.
 PYTHON ?= python3
 PYTEST = .venv/bin/python -m pytest
 CHAPTERS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
