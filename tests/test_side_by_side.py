@@ -1,7 +1,13 @@
 """Notebooks side by side: the same numbers however many at once, nothing lost by one that fails, true progress."""
 
+import ast
 import json
+import multiprocessing.util
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -79,6 +85,41 @@ def test_one_that_fails_names_its_cell_and_stops_no_other(tmp_path, capsys, monk
     assert side_by_side.print_errors(list(outcomes.values()))
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert not side_by_side.print_errors([outcomes["good"]])
+
+
+def slow_to_leave(job, events):
+    multiprocessing.util.Finalize(None, time.sleep, (1.0,), exitpriority=0)
+    return Outcome(job.name, "", 0.1, 0.1, ())
+
+
+def run_jobs_that_are_slow_to_leave(workers):
+    side_by_side._run = slow_to_leave
+    print([outcome.name for outcome in run_all([job(name, 1.0) for name in "abc"], workers)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_processes_that_are_slow_to_leave_hang_nothing(workers):
+    # A pool that was shut down while it waited for them lost its thread, and an idle process was waited for for ever.
+    code = f"import test_side_by_side as t; t.run_jobs_that_are_slow_to_leave({workers})"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, timeout=90)
+    assert ran.returncode == 0
+    assert b"Traceback" not in ran.stderr
+    assert sorted(ast.literal_eval(ran.stdout.decode().splitlines()[-1])) == ["a", "b", "c"]
+
+
+def killed_at_once(job, events):
+    if job.name == "a":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Outcome(job.name, "", 0.1, 0.1, ())
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_takes_no_other_with_it(monkeypatch):
+    monkeypatch.setattr(side_by_side, "_run", killed_at_once)
+    outcomes = {outcome.name: outcome for outcome in run_all([job(name, 1.0) for name in "abc"], 2)}
+    assert "a: its process was killed" in outcomes["a"].error
+    assert outcomes["b"].error == outcomes["c"].error == ""
 
 
 def job(name, *expected):

@@ -11,7 +11,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -97,23 +97,30 @@ def run_all(jobs: list[Job], workers: int | None = None, after: float = 0.0) -> 
         events = manager.Queue()
         listener = threading.Thread(target=lambda: [watch.reached(*e) for e in iter(events.get, None)], daemon=True)
         listener.start()
-        # A process for each job: nothing of one is left for the next, and what its kernel used can be told apart.
-        with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             longest_first = sorted(jobs, key=lambda job: -sum(job.expected))
-            waiting = {pool.submit(_run, job, events): job for job in longest_first}
+            waiting = [pool.submit(_in_its_own_process, job, events, context) for job in longest_first]
             try:
                 for finished in as_completed(waiting):
-                    try:
-                        outcome = finished.result()
-                    except BrokenProcessPool:  # takes the others with it
-                        lost = f"{waiting[finished].name}: a process was killed (out of memory?); try WORKERS=1"
-                        outcome = Outcome(waiting[finished].name, lost, 0.0, 0.0, ())
-                    watch.ended(outcome)
-                    yield outcome
+                    watch.ended(finished.result())
+                    yield finished.result()
             finally:  # after Ctrl-C; the running ones have had it too
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
                 events.put(None)
                 listener.join(5)
+
+
+def _in_its_own_process(job: Job, events, context) -> Outcome:
+    """Nothing of one job is left for the next, what its kernel used can be told apart, and if it is killed it is alone.
+
+    A pool of one for each: a shared one with `max_tasks_per_child` can wait for ever for a process that it replaced.
+    """
+    with ProcessPoolExecutor(1, context) as own:
+        try:
+            return own.submit(_run, job, events).result()
+        except BrokenProcessPool:
+            lost = f"{job.name}: its process was killed (out of memory?); try WORKERS=1"
+            return Outcome(job.name, lost, 0.0, 0.0, ())
 
 
 def _run(job: Job, events) -> Outcome:
@@ -227,7 +234,7 @@ def _show_plain(watch: Watch, over: threading.Event, console: Console) -> None:
 
 
 def _show_live(watch: Watch, over: threading.Event, console: Console) -> None:
-    columns = (TextColumn("{task.description:<28}"), BarColumn(24), TextColumn("{task.fields[where]}"))
+    columns = (TextColumn("{task.description:<28}"), BarColumn(24, pulse_style="bar.back"), TextColumn("{task.fields[where]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         lines = {
             name: progress.add_task(name, start=False, total=max(job.cells, 1), where="waits")
