@@ -8,11 +8,13 @@ import csv
 import os
 import random
 import re
+import runpy
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import nbformat
@@ -26,34 +28,60 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 
-def start(job: str, folder: Path) -> subprocess.Popen:
+# Each job is a fork of one process that has imported vpkit, which alone takes longer than most of the jobs.
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["vpkit"])
+
+
+class Started:
     """One of tests/interrupted, in `folder` and as a process group of its own, about to do its work."""
-    folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, HERE / "interrupted" / f"{job}.py"],
-        cwd=folder, env={**os.environ, "VPKIT_CACHE": str(folder / "cache"), "PYTHONWARNINGS": "ignore"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
-    )  # fmt: skip
-    if process.stdout.readline() != b"ready\n":  # unbuffered: what follows is for `communicate`
-        raise RuntimeError(process.communicate()[1].decode())
-    return process
+
+    def __init__(self, job: str, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.out, out = FORKS.Pipe(duplex=False)
+        self.err, err = FORKS.Pipe(duplex=False)
+        self.process = FORKS.Process(target=work, args=(job, folder, out, err))
+        self.process.start()
+        for pipe in (out, err):
+            pipe.close()
+        if os.read(self.out.fileno(), 6) != b"ready\n":
+            raise RuntimeError(self.end()[1])
+
+    def end(self) -> tuple[str, str]:
+        """What it wrote to stdout and stderr until it ended."""
+        found = []
+        for pipe in (self.out, self.err):
+            with pipe, open(pipe.fileno(), closefd=False) as stream:
+                found.append(stream.read())
+        self.process.join(300)
+        return found[0], found[1]
 
 
-def finish(process: subprocess.Popen) -> tuple[float, str]:
+def work(job: str, folder: Path, out: Connection, err: Connection) -> None:
+    os.setsid()
+    for number, pipe in enumerate((out, err), start=1):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
+    os.chdir(folder)
+    os.environ |= {"VPKIT_CACHE": str(folder / "cache"), "PYTHONWARNINGS": "ignore"}
+    runpy.run_path(str(HERE / "interrupted" / f"{job}.py"), run_name="__main__")
+
+
+def finish(started: Started) -> tuple[float, str]:
     """Seconds the work took, and what it found."""
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err.decode()[-2000:]
-    seconds, found = out.decode().split("\n", 1)
+    out, err = started.end()
+    assert started.process.exitcode == 0, err[-2000:]
+    seconds, found = out.split("\n", 1)
     return float(seconds), found
 
 
-def kill_after(process: subprocess.Popen, seconds: float) -> bool:
+def kill_after(started: Started, seconds: float) -> bool:
     """Whether it was still at work then."""
     time.sleep(seconds)
-    working = process.poll() is None
+    working = started.process.is_alive()
     with contextlib.suppress(ProcessLookupError):  # it ended by itself
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+        os.killpg(started.process.pid, signal.SIGKILL)
+    started.end()
     return working
 
 
@@ -90,16 +118,16 @@ def stub_book(folder: Path) -> None:
 def test_a_killed_run_can_be_run_again(job, tmp_path, kills, request):
     prepare = stub_book if job == "book" else Path.mkdir
     prepare(tmp_path / "unbroken")
-    seconds, expected = finish(start(job, tmp_path / "unbroken"))
+    seconds, expected = finish(Started(job, tmp_path / "unbroken"))
     moments = random.Random(f"{job} 0")
     rows, interrupted = [], 0
     for number in range(kills):
         folder, moment = tmp_path / str(number), moments.uniform(0, 0.95 * seconds)
         prepare(folder)
-        working = kill_after(start(job, folder), moment)
+        working = kill_after(Started(job, folder), moment)
         interrupted += working
         left = left_by(job, folder)
-        _, found = finish(start(job, folder))
+        _, found = finish(Started(job, folder))
         assert found == expected, f"killed after {moment:.3f} s"
         rows.append([job, number, f"{moment:.3f}", f"{seconds:.3f}", working, left, "same numbers"])
         shutil.rmtree(folder)
@@ -113,7 +141,7 @@ def test_a_killed_run_can_be_run_again(job, tmp_path, kills, request):
 
 
 def test_two_processes_that_build_the_same_cache_both_succeed(tmp_path):
-    both = [start("cache", tmp_path), start("cache", tmp_path)]
+    both = [Started("cache", tmp_path), Started("cache", tmp_path)]
     found = [finish(process)[1] for process in both]
     assert found[0] == found[1]
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
@@ -142,14 +170,13 @@ def test_a_full_disk_is_said_and_spoils_nothing(job, message, tmp_path):
     try:
         filler = small / "filler"
         filler.write_bytes(b"x" * (470_000 if job == "train" else 300_000))
-        process = start(job, small)
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 1
-        said = said.decode().strip()
+        started = Started(job, small)
+        said = started.end()[1].strip()
+        assert started.process.exitcode == 1
         assert re.search(message, said.splitlines()[-1]), said[-1500:]
         assert left_by(job, small).endswith("0 part")  # what was begun is taken away again
         filler.unlink()
         if job != "cache":  # the whole cache is larger than this disk
-            finish(start(job, small))
+            finish(Started(job, small))
     finally:
         subprocess.run(["umount", small], check=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from vpkit.interfaces import LabelledBatches
@@ -114,6 +113,8 @@ def _most_voted(counts: Tensor) -> Tensor:
 def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:
     """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`. With
     `probability`, of counts and half the probabilities, which over many classes may also outweigh a vote."""
+    from scipy.optimize import linear_sum_assignment  # here: a quarter of a second of every import otherwise
+
     sources, targets = linear_sum_assignment(scores(counts, probability), maximize=True)
     return LabelMapping(torch.from_numpy(sources[targets.argsort()]).to(torch.as_tensor(counts).device))
 
