@@ -72,7 +72,7 @@ pages: setup  ## the book from the committed outputs, every warning an error
 	.venv/bin/jupyter-book build book/ --all -q -W --keep-going --path-output _build/pages
 
 browser: pages  ## the built book in headless Chromium; skipped where there is none
-	$(SIDE_BY_SIDE) --dist worksteal tests/browser
+	$(SIDE_BY_SIDE) --dist loadgroup tests/browser
 
 pdf: setup  ## the whole book as one file to print, _build/vpkit.pdf
 	.venv/bin/python tools/print_book.py

@@ -88,11 +88,11 @@ def step_speed(setting: str, seconds: float) -> float:
     return float(run([sys.executable, "-c", STEP.format(seconds=seconds)], SETTINGS[setting])[1].split()[-1])
 
 
-def steps(repeats: int, seconds: float, names: list[str]) -> list[dict]:
+def steps(repeats: int, seconds: float, names: list[str], loops: tuple[int, ...] = (0, 1, CORES)) -> list[dict]:
     """Images a second of a prompt step on EfficientNet-Lite0 in each of SETTINGS."""
     rows = []
     for name in names:
-        speeds = in_turns(partial(step_speed, name, seconds), repeats, (0, 1, CORES))
+        speeds = in_turns(partial(step_speed, name, seconds), repeats, loops)
         median = {f"images_per_second_{count}": statistics.median(values) for count, values in speeds.items()}
         rows.append({"setting": name, **median, "ratio": median["images_per_second_0"] / list(median.values())[-1]})
         print(json.dumps(rows[-1]), flush=True)
@@ -138,7 +138,8 @@ def main() -> None:
         found["ratios"] = list(kept.values())
     else:
         names = list(SETTINGS)[:2] if args.toy else list(SETTINGS)
-        found["steps"] = steps(1 if args.toy else args.repeats or 3, 0.1 if args.toy else 5.0, names)
+        repeats, seconds, loops = (1, 0.1, (0, 1)) if args.toy else (args.repeats or 3, 5.0, (0, 1, CORES))
+        found["steps"] = steps(repeats, seconds, names, loops)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(found, indent=1) + "\n")

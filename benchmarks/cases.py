@@ -1,10 +1,7 @@
-"""One measurement in a process of its own, so that its peak memory is its own: prints one JSON line.
-
-python benchmarks/cases.py ilm_vp vpkit --epochs 3 --train 990
-"""
+"""What `run.py` measures: each case in vpkit's way and in a plain way, as functions from options to numbers."""
 
 import argparse
-import json
+import os
 import resource
 import tempfile
 from functools import partial
@@ -247,7 +244,7 @@ def logoprompt(args) -> dict:
     device, cached = chosen_device(), args.variant == "vpkit"
     clip = vpkit.load_clip("tiny", device)
     load = partial(vpkit.load_dataset, "icons", size=clip.image_size, seed=args.seed)
-    shots, test_images = load("train").few_shot(args.shots, args.seed).to(device), load("test", subset=264).to(device)
+    shots, test_images = load("train", shots=args.shots).to(device), load("test", subset=args.test).to(device)
     train, test = (vpkit.NamedImages(clip, images, seed=args.seed) for images in (shots, test_images))
     torch.manual_seed(args.seed)
     prompt = vpkit.ContextPrompt(clip, train.class_names, words="a photo of a", class_specific=True)
@@ -321,21 +318,22 @@ CASES = {
     "mapping_pass": mapping_pass, "flowers": flowers,
 }  # fmt: skip
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=CASES)
-    parser.add_argument("variant", choices=["vpkit", "plain", "plain, model trainable"])
-    for name, default in {
-        "epochs": 3, "train": 990, "classes": 66, "canvas": 112, "batch": 16, "steps": 5, "matmul": 2048,
-        "shots": 16, "seed": 0,
-    }.items():  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--architecture", default="ViT-B-32")
-    arguments = parser.parse_args()
-    if arguments.variant == "vpkit":
+DEFAULTS = {
+    "epochs": 3, "train": 990, "test": 264, "classes": 66, "canvas": 112, "batch": 16, "steps": 5, "matmul": 2048,
+    "shots": 16, "seed": 0, "architecture": "ViT-B-32",
+}  # fmt: skip
+
+
+def measured(case: str, variant: str, options: dict) -> dict:
+    """What the case measures, and the most memory that this process has had: one process for each."""
+    if unknown := set(options) - set(DEFAULTS):
+        raise ValueError(f"no option {', '.join(sorted(unknown))}: expected some of {', '.join(DEFAULTS)}")
+    if variant == "vpkit":
         keep_freed_memory()
-    found = CASES[arguments.case](arguments)
+    with tempfile.TemporaryDirectory() as cache:  # decoding counts: nobody starts from a warm cache
+        os.environ["VPKIT_CACHE"] = cache
+        found = CASES[case](argparse.Namespace(variant=variant, **(DEFAULTS | options)))
     found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if torch.cuda.is_available():
         found["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    print(json.dumps(found))
+    return found

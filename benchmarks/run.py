@@ -12,18 +12,21 @@ import json
 import math
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import date
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
+import cases
 import frequency_mapping
 import torch
 
 from vpkit.results import provenance
 
-HERE = Path(__file__).parent
+# Each measurement is a fork of one process that has imported the packages and done nothing.
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["vpkit", "torchvision", "open_clip"])
 PLAIN = ["plain", "plain, model trainable"]
 FULL = [  # name, case, variants, options
     ("ILM-VP run, 990 images, 3 epochs", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 3, "train": 990}),
@@ -64,7 +67,7 @@ TOY = [
     ("ILM-VP run", "ilm_vp", ["vpkit", *PLAIN], {"epochs": 1, "train": 16, "classes": 8, "canvas": 64}),
     ("CLIP-VP step", "clip_vp", ["vpkit", "plain"], {"steps": 1, "batch": 2, "classes": 4}),
     ("CoOp step", "coop", ["vpkit", "plain"], {"steps": 1, "batch": 2, "classes": 4, "architecture": "tiny"}),
-    ("LoGoPrompt epoch", "logoprompt", ["vpkit", "plain"], {"epochs": 1, "batch": 32, "shots": 1}),
+    ("LoGoPrompt epoch", "logoprompt", ["vpkit", "plain"], {"epochs": 1, "batch": 32, "shots": 1, "test": 66}),
     ("DPT step", "dpt", ["vpkit", "plain"], {"steps": 1, "batch": 2}),
     ("Flowers102-sized run", "flowers", ["vpkit"], {"epochs": 1, "train": 8, "batch": 8, "canvas": 160}),
     ("prompt step", "peak", ["vpkit"],
@@ -78,15 +81,8 @@ GROWTH = {  # what grows, at which values; the rest stays
 
 
 def measure(case: str, variant: str, options: dict) -> dict:
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    with tempfile.TemporaryDirectory() as cache:  # decoding counts: nobody starts from a warm cache
-        ran = subprocess.run(
-            [sys.executable, HERE / "cases.py", case, variant, *words],
-            capture_output=True, text=True, env=os.environ | {"VPKIT_CACHE": cache},
-        )  # fmt: skip
-    if ran.returncode:
-        raise RuntimeError(f"{case} {variant} {options} failed:\n{ran.stderr[-2000:]}")
-    return json.loads(ran.stdout.strip().splitlines()[-1])
+    with ProcessPoolExecutor(1, FORKS) as own:
+        return own.submit(cases.measured, case, variant, options).result()
 
 
 def summary(runs: list[dict]) -> dict:
@@ -112,14 +108,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     repeats = 1 if args.toy else args.repeats
+    pool = ThreadPoolExecutor(os.cpu_count() if args.toy else 1)  # what is timed runs alone
     results = {"date": str(date.today()), "repeats": repeats, **provenance(), "cases": {}, "growth": {}}
     if args.gpu and not torch.cuda.is_available():
         parser.error("--gpu: this machine has no usable GPU")
     for name, case, variants, options in GPU if args.gpu else TOY if args.toy else FULL:
-        runs = {variant: [] for variant in variants}
-        for seed in range(repeats):
-            for variant in variants:
-                runs[variant].append(measure(case, variant, options | {"seed": seed}))
+        wanted = [(case, variant, options | {"seed": seed}) for seed in range(repeats) for variant in variants]
+        measured = list(pool.map(measure, *zip(*wanted, strict=True)))
+        runs = {variant: measured[i :: len(variants)] for i, variant in enumerate(variants)}
         results["cases"][name] = {variant: summary(found) for variant, found in runs.items()}
         ours = results["cases"][name]["vpkit"]["seconds"]["median"]
         print(name)
@@ -135,7 +131,9 @@ def main() -> None:
     for axis, values in GROWTH.items():
         few = values[:2] if args.toy else values
         base = {"train": 32 if args.toy else 256, "canvas": 64, "classes": 8, "steps": 1 if args.toy else 3}
-        found = {n: [measure("mapping_pass", "vpkit", base | {axis: n}) for _ in range(repeats)] for n in few}
+        asked = [base | {axis: n} for _ in range(repeats) for n in few]
+        measured = list(pool.map(partial(measure, "mapping_pass", "vpkit"), asked))
+        found = {n: measured[i :: len(few)] for i, n in enumerate(few)}
         for key in ("seconds", "peak_mb"):
             points = {n: statistics.median(r[key] for r in runs) for n, runs in found.items()}
             results["growth"][f"{key} with {axis}"] = {"points": points, "slope": slope(points)}
