@@ -10,7 +10,7 @@ WORKERS =  # notebooks, or groups of tests, at once; without a number, as many a
 SIDE_BY_SIDE = $(ONE_THREAD) $(PYTEST) -n $(or $(strip $(WORKERS)),logical)
 AT_ONCE = $(if $(strip $(WORKERS)),--workers $(WORKERS))
 
-.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some tiny-then-colab oldest stress pages browser pdf links studies solutions bench bench-gpu \
+.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some chapters-then-browser unit-then-colab oldest stress pages browser pdf links studies solutions bench bench-gpu \
 	bench-toy tidy update audit mutants coverage clean
 
 setup: .venv/installed
@@ -24,12 +24,16 @@ setup: .venv/installed
 book: setup  ## run every chapter afresh, then build the HTML from those outputs
 	.venv/bin/python tools/build_book.py $(AT_ONCE)
 
-test: lint unit notebooks  ## everything; builders of HTML leave a core idle, so two chains share the cores
-	$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),-O) tiny-then-colab browser
-	$(MAKE) --no-print-directory bench-toy
+test: lint  ## everything; builders of HTML and what waits for processes leave cores idle, so two chains share them
+	$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),-O) chapters-then-browser unit-then-colab
 
-tiny-then-colab: smoke  # compares with what smoke has left
-	$(MAKE) --no-print-directory colab-some
+chapters-then-browser: notebooks
+	$(MAKE) --no-print-directory browser
+
+unit-then-colab: unit
+	$(MAKE) --no-print-directory smoke
+	$(MAKE) --no-print-directory colab-some  # compares with what smoke has left
+	$(MAKE) --no-print-directory bench-toy
 
 check: setup lint fast  ## before every commit: lint, types and the tests that are not marked slow
 
@@ -40,7 +44,7 @@ fast: setup
 	$(SIDE_BY_SIDE) --dist worksteal tests -m "not slow"
 
 unit: setup
-	$(SIDE_BY_SIDE) --dist worksteal tests
+	$(SIDE_BY_SIDE) --dist load --maxschedchunk 1 tests
 
 notebooks: setup  ## execute the committed chapters at their defaults, offline; marked cells and final numbers are compared
 	rm -rf _build/defaults

@@ -30,8 +30,8 @@ network = torch.nn.Sequential(torch.nn.AvgPool2d(32), torch.nn.Flatten(), torch.
 model = vpkit.FrozenModel(network, list("stuvwxyz"), image_size=side)
 classifier = vpkit.PromptedClassifier(vpkit.PadPrompt(side, 8), model, vpkit.identity_mapping(5))
 optimizer = torch.optim.SGD(classifier.prompt.parameters(), lr=0.1)
-fitted = vpkit.train_epoch(classifier, data.batches(64, shuffle=True), optimizer)
-tested = vpkit.evaluate(classifier, data.batches(64))
+fitted = vpkit.train_epoch(classifier, data.batches(16, shuffle=True), optimizer)
+tested = vpkit.evaluate(classifier, data.batches(16))
 # what was read twice, in another order and with pages given back in between, is still what was written
 expected = np.roll(noise, count // 2, 0).transpose(2, 0, 1)
 assert np.array_equal(images[count // 2].numpy(), expected)
@@ -40,7 +40,7 @@ print(before, peak(), images.nbytes // 2**20)
 """
 
 
-@pytest.mark.parametrize("megabytes", [1500])  # 6000, against a budget of 3 GB, by `make stress`
+@pytest.mark.parametrize("megabytes", [1200])  # 6000, against a budget of 3 GB, by `make stress`
 def test_a_large_set_is_streamed(megabytes, tmp_path, monkeypatch, request):
     megabytes = request.config.getoption("--megabytes") or megabytes
     monkeypatch.setenv("VPKIT_CACHE", str(tmp_path))
@@ -49,5 +49,5 @@ def test_a_large_set_is_streamed(megabytes, tmp_path, monkeypatch, request):
     said = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     before, peak, size = map(int, said.split())
     assert size > 0.99 * megabytes
-    assert peak < before + 1000  # a quarter of a gigabyte of pages and their neighbours, and a batch at work
+    assert peak < before + 1000  # a quarter of a gigabyte of pages and their neighbours, and a batch at work; not one hole in the heap per batch
     next(tmp_path.rglob("*.safetensors")).unlink()

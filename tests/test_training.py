@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 import vpkit
 from vpkit import ExpandPrompt, History, PadPrompt, PatchPrompt, PromptedClassifier, evaluate, fit, train_epoch
-from vpkit.training import _autocast, _autocast_dtype
+from vpkit.training import _autocast, _autocast_dtype, _number, _together
 
 
 def make(model, prompt=None):
@@ -203,3 +203,11 @@ def test_counts_from_the_training_pass_are_those_of_the_prompts_met(model, image
     assert classifier.counter.counts.sum() == 64
     with pytest.raises(ValueError, match="no images to count"):
         _ = vpkit.PredictionCounts(4).counts
+
+
+def test_numbers_of_the_steps_are_gathered_alike_from_a_cpu_and_from_a_gpu():
+    values = torch.rand(5)
+    of_a_gpu = _together(list(values))  # what `_number` keeps there
+    of_a_cpu = _together([_number(value) for value in values])
+    assert of_a_gpu.dtype == of_a_cpu.dtype == torch.float64
+    assert torch.equal(of_a_gpu, of_a_cpu)

@@ -93,15 +93,15 @@ def train_epoch(
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        losses.append(loss.detach())
-        hits.append((logits.detach().argmax(1) == labels).sum())
+        losses.append(_number(loss.detach()))
+        hits.append(_number((logits.detach().argmax(1) == labels).sum()))
         sizes.append(len(labels))
         rates.append(optimizer.param_groups[0]["lr"])
         if schedule is not None:
             schedule.step()
     if not losses:
         raise ValueError("there is nothing to train on: the batches are empty")
-    means = torch.stack(losses).double().cpu()  # the epoch's only wait for the device
+    means = _together(losses)  # the epoch's only wait for a GPU
     if not means.isfinite().all():
         step = int((~means.isfinite()).nonzero()[0])
         raise FloatingPointError(
@@ -109,7 +109,7 @@ def train_epoch(
             f"at learning rate {rates[step]:g}: lower the learning rate, and check the images for NaN"
         )
     weights = torch.tensor(sizes, dtype=torch.float64)
-    return EpochResult(float(means @ weights / weights.sum()), int(torch.stack(hits).sum()) / int(weights.sum()))
+    return EpochResult(float(means @ weights / weights.sum()), int(_together(hits).sum()) / int(weights.sum()))
 
 
 @torch.no_grad()
@@ -197,6 +197,18 @@ def fit(
                 save_checkpoint(checkpoint, *state, history.rows)
     history.seconds = perf_counter() - started
     return history
+
+
+def _number(value: Tensor) -> Tensor | float:
+    """On the CPU as a Python number: a small tensor kept of every batch would lie between the large ones of the next,
+    and glibc finds no room for those again (gigabytes after 600 steps). Of a GPU still a tensor: reading it waits."""
+    return value.item() if value.device.type == "cpu" else value
+
+
+def _together(values: list) -> Tensor:
+    """(N,) float64 on the CPU."""
+    on_gpu = isinstance(values[0], Tensor)
+    return torch.stack(values).double().cpu() if on_gpu else torch.tensor(values, dtype=torch.float64)
 
 
 def _autocast_dtype(device: torch.device) -> torch.dtype | None:
