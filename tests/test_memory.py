@@ -49,5 +49,6 @@ def test_a_large_set_is_streamed(megabytes, tmp_path, monkeypatch, request):
     said = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     before, peak, size = map(int, said.split())
     assert size > 0.99 * megabytes
-    assert peak < before + 1000  # a quarter of a gigabyte of pages and their neighbours, and a batch at work; not one hole in the heap per batch
+    # a quarter of a gigabyte of pages and their neighbours, and a batch at work; not a hole in the heap for every batch
+    assert peak < before + 1000
     next(tmp_path.rglob("*.safetensors")).unlink()
