@@ -56,7 +56,8 @@ def test_importing_opens_no_connection_and_touches_no_gpu():
         "import sys, vpkit, torch\n"
         "assert not torch.cuda.is_initialized()\n"
         # each of these takes a quarter of a second or more, and is only needed by some functions
-        "slow = {'torchvision', 'sklearn', 'scipy.optimize', 'scipy.ndimage', 'pandas', 'open_clip', 'matplotlib.pyplot', 'seaborn', 'ipywidgets'}\n"
+        "slow = {'torchvision', 'sklearn', 'scipy.optimize', 'scipy.ndimage', 'pandas', 'open_clip',"
+        "        'matplotlib.pyplot', 'seaborn', 'ipywidgets'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
         "assert set(vpkit.__all__) <= set(dir(vpkit))\n"
     )

@@ -234,7 +234,11 @@ def _show_plain(watch: Watch, over: threading.Event, console: Console) -> None:
 
 
 def _show_live(watch: Watch, over: threading.Event, console: Console) -> None:
-    columns = (TextColumn("{task.description:<28}"), BarColumn(24, pulse_style="bar.back"), TextColumn("{task.fields[where]}"))
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(24, pulse_style="bar.back"),
+        TextColumn("{task.fields[where]}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         lines = {
             name: progress.add_task(name, start=False, total=max(job.cells, 1), where="waits")
