@@ -44,7 +44,10 @@ class Started:
         self.process.start()
         for pipe in (out, err):
             pipe.close()
-        if os.read(self.out.fileno(), 6) != b"ready\n":
+        said = b""
+        while not said.endswith(b"\n") and (more := os.read(self.out.fileno(), 1)):  # the rest is for `end`
+            said += more
+        if said != b"ready\n":
             raise RuntimeError(self.end()[1])
 
     def end(self) -> tuple[str, str]:

@@ -113,7 +113,7 @@ def _most_voted(counts: Tensor) -> Tensor:
 def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:
     """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`. With
     `probability`, of counts and half the probabilities, which over many classes may also outweigh a vote."""
-    from scipy.optimize import linear_sum_assignment  # here: a quarter of a second of every import otherwise
+    from scipy.optimize import linear_sum_assignment  # here: it is slow to import
 
     sources, targets = linear_sum_assignment(scores(counts, probability), maximize=True)
     return LabelMapping(torch.from_numpy(sources[targets.argsort()]).to(torch.as_tensor(counts).device))

@@ -200,15 +200,17 @@ def fit(
 
 
 def _number(value: Tensor) -> Tensor | float:
-    """On the CPU as a Python number: a small tensor kept of every batch would lie between the large ones of the next,
-    and glibc finds no room for those again (gigabytes after 600 steps). Of a GPU still a tensor: reading it waits."""
+    # A small CPU tensor kept of every step would lie between the large ones and hold gigabytes of holes after 600.
     return value.item() if value.device.type == "cpu" else value
 
 
 def _together(values: list) -> Tensor:
     """(N,) float64 on the CPU."""
-    on_gpu = isinstance(values[0], Tensor)
-    return torch.stack(values).double().cpu() if on_gpu else torch.tensor(values, dtype=torch.float64)
+    return (
+        (torch.stack(values) if isinstance(values[0], Tensor) else torch.tensor(values, dtype=torch.double))
+        .double()
+        .cpu()
+    )
 
 
 def _autocast_dtype(device: torch.device) -> torch.dtype | None:
