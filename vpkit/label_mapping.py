@@ -111,8 +111,7 @@ def _most_voted(counts: Tensor) -> Tensor:
 
 
 def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:
-    """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`. With
-    `probability`, of counts and half the probabilities, which over many classes may also outweigh a vote."""
+    """One-to-one assignment of largest total count (Hungarian method), plus half of `probability`, if it is given."""
     from scipy.optimize import linear_sum_assignment  # here: it is slow to import
 
     sources, targets = linear_sum_assignment(scores(counts, probability), maximize=True)

@@ -204,13 +204,8 @@ def _number(value: Tensor) -> Tensor | float:
     return value.item() if value.device.type == "cpu" else value
 
 
-def _together(values: list) -> Tensor:
-    """(N,) float64 on the CPU."""
-    return (
-        (torch.stack(values) if isinstance(values[0], Tensor) else torch.tensor(values, dtype=torch.double))
-        .double()
-        .cpu()
-    )
+def _together(values: list) -> Tensor:  # (N,) on the CPU
+    return torch.stack([torch.as_tensor(value, dtype=torch.float64) for value in values]).cpu()
 
 
 def _autocast_dtype(device: torch.device) -> torch.dtype | None:
