@@ -44,7 +44,7 @@ fast: setup
 	$(SIDE_BY_SIDE) --dist worksteal tests -m "not slow"
 
 unit: setup
-	$(SIDE_BY_SIDE) --dist load --maxschedchunk 1 tests
+	$(SIDE_BY_SIDE) --dist load --maxschedchunk 1 tests  # one after the other as they are sorted, the slow ones first
 
 notebooks: setup  ## execute the committed chapters at their defaults, offline; marked cells and final numbers are compared
 	rm -rf _build/defaults

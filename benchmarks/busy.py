@@ -88,7 +88,7 @@ def step_speed(setting: str, seconds: float) -> float:
     return float(run([sys.executable, "-c", STEP.format(seconds=seconds)], SETTINGS[setting])[1].split()[-1])
 
 
-def steps(repeats: int, seconds: float, names: list[str], loops: tuple[int, ...] = (0, 1, CORES)) -> list[dict]:
+def steps(repeats: int, seconds: float, names: list[str], loops: tuple[int, ...]) -> list[dict]:
     """Images a second of a prompt step on EfficientNet-Lite0 in each of SETTINGS."""
     rows = []
     for name in names:

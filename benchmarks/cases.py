@@ -1,9 +1,9 @@
 """What `run.py` measures: each case in vpkit's way and in a plain way, as functions from options to numbers."""
 
-import argparse
 import os
 import resource
 import tempfile
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -318,21 +318,30 @@ CASES = {
     "mapping_pass": mapping_pass, "flowers": flowers,
 }  # fmt: skip
 
-DEFAULTS = {
-    "epochs": 3, "train": 990, "test": 264, "classes": 66, "canvas": 112, "batch": 16, "steps": 5, "matmul": 2048,
-    "shots": 16, "seed": 0, "architecture": "ViT-B-32",
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class Options:
+    variant: str  # "vpkit", "plain" or "plain, model trainable"
+    epochs: int = 3
+    train: int = 990
+    test: int = 264
+    classes: int = 66
+    canvas: int = 112
+    batch: int = 16
+    steps: int = 5
+    matmul: int = 2048
+    shots: int = 16
+    seed: int = 0
+    architecture: str = "ViT-B-32"
 
 
-def measured(case: str, variant: str, options: dict) -> dict:
+def measured(case: str, options: Options) -> dict:
     """What the case measures, and the most memory that this process has had: one process for each."""
-    if unknown := set(options) - set(DEFAULTS):
-        raise ValueError(f"no option {', '.join(sorted(unknown))}: expected some of {', '.join(DEFAULTS)}")
-    if variant == "vpkit":
+    if options.variant == "vpkit":
         keep_freed_memory()
     with tempfile.TemporaryDirectory() as cache:  # decoding counts: nobody starts from a warm cache
         os.environ["VPKIT_CACHE"] = cache
-        found = CASES[case](argparse.Namespace(variant=variant, **(DEFAULTS | options)))
+        found = CASES[case](options)
     found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if torch.cuda.is_available():
         found["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20

@@ -82,7 +82,7 @@ GROWTH = {  # what grows, at which values; the rest stays
 
 def measure(case: str, variant: str, options: dict) -> dict:
     with ProcessPoolExecutor(1, FORKS) as own:
-        return own.submit(cases.measured, case, variant, options).result()
+        return own.submit(cases.measured, case, cases.Options(variant, **options)).result()
 
 
 def summary(runs: list[dict]) -> dict:

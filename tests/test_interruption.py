@@ -12,6 +12,7 @@ import runpy
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -52,11 +53,13 @@ class Started:
 
     def end(self) -> tuple[str, str]:
         """What it wrote to stdout and stderr until it ended."""
-        found = []
+        found, limit = [], threading.Timer(300, self.process.kill)
+        limit.start()
         for pipe in (self.out, self.err):
             with pipe, open(pipe.fileno(), closefd=False) as stream:
                 found.append(stream.read())
-        self.process.join(300)
+        self.process.join()
+        limit.cancel()
         return found[0], found[1]
 
 

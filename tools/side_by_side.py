@@ -97,17 +97,17 @@ def run_all(jobs: list[Job], workers: int | None = None, after: float = 0.0) -> 
         events = manager.Queue()
         listener = threading.Thread(target=lambda: [watch.reached(*e) for e in iter(events.get, None)], daemon=True)
         listener.start()
-        with ThreadPoolExecutor(workers) as pool:
-            longest_first = sorted(jobs, key=lambda job: -sum(job.expected))
-            waiting = [pool.submit(_in_its_own_process, job, events, context) for job in longest_first]
-            try:
-                for finished in as_completed(waiting):
-                    watch.ended(finished.result())
-                    yield finished.result()
-            finally:  # after Ctrl-C; the running ones have had it too
-                pool.shutdown(cancel_futures=True)
-                events.put(None)
-                listener.join(5)
+        pool = ThreadPoolExecutor(workers)
+        longest_first = sorted(jobs, key=lambda job: -sum(job.expected))
+        waiting = [pool.submit(_in_its_own_process, job, events, context) for job in longest_first]
+        try:
+            for finished in as_completed(waiting):
+                watch.ended(finished.result())
+                yield finished.result()
+        finally:  # after Ctrl-C; the running ones have had it too
+            pool.shutdown(cancel_futures=True)
+            events.put(None)
+            listener.join(5)
 
 
 def _in_its_own_process(job: Job, events, context) -> Outcome:

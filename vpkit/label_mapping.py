@@ -6,6 +6,7 @@ A mapping is a module from source logits (B, S) to target logits (B, T). Explain
 from collections.abc import Sequence
 
 import numpy as np
+import scipy  # its parts load when they are used
 import torch
 from torch import Tensor, nn
 
@@ -111,10 +112,9 @@ def _most_voted(counts: Tensor) -> Tensor:
 
 
 def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelMapping:
-    """One-to-one assignment of largest total count (Hungarian method), plus half of `probability`, if it is given."""
-    from scipy.optimize import linear_sum_assignment  # here: it is slow to import
-
-    sources, targets = linear_sum_assignment(scores(counts, probability), maximize=True)
+    """The one-to-one assignment with the largest total count (Hungarian method); arguments as `frequency_mapping`. With
+    `probability`, of counts and half the probabilities, which over many classes may also outweigh a vote."""
+    sources, targets = scipy.optimize.linear_sum_assignment(scores(counts, probability), maximize=True)
     return LabelMapping(torch.from_numpy(sources[targets.argsort()]).to(torch.as_tensor(counts).device))
 
 

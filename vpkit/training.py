@@ -205,7 +205,8 @@ def _number(value: Tensor) -> Tensor | float:
 
 
 def _together(values: list) -> Tensor:  # (N,) on the CPU
-    return torch.stack([torch.as_tensor(value, dtype=torch.float64) for value in values]).cpu()
+    on_gpu = isinstance(values[0], Tensor)
+    return torch.stack(values).double().cpu() if on_gpu else torch.tensor(values, dtype=torch.float64)
 
 
 def _autocast_dtype(device: torch.device) -> torch.dtype | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import scipy  # its parts load when they are used
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from vpkit.datasets.source import Source
@@ -52,11 +53,9 @@ def draw_icon(size: int, seed: int, split: str, class_index: int, image_index: i
     side = size * _OVERSAMPLING
     mask = _placed_glyph(ICONS[ICON_NAMES[class_index]], side, extent, shift * side, angle)
     if style == "sketch":
-        from scipy.ndimage import maximum_filter  # here: it is slow to import
-
         stroke = 2 * (side // 60) + 3
         # As Pillow's MaxFilter, which is not separable and took five sixths of the time of a sketch.
-        thick = Image.fromarray(maximum_filter(np.asarray(mask), stroke, mode="nearest"))
+        thick = Image.fromarray(scipy.ndimage.maximum_filter(np.asarray(mask), stroke, mode="nearest"))
         mask = ImageChops.subtract(thick, mask)
         foreground, background = np.full(3, 40), np.full(3, 250)
     elif style == "inverted":
