@@ -3,7 +3,7 @@
     python benchmarks/busy.py                             settings of OpenMP, on a prompt step (3 minutes)
     python benchmarks/busy.py --chapters 02_label_mapping papermill in a plain shell, quiet and beside the loops
     python benchmarks/busy.py --book                      the whole of `make book`, the same
-    ... --out benchmarks/results/DATE-busy.json           keeps it; --toy proves in seconds that the script works
+    ... --out benchmarks/results/DATE-busy-chapters.json  keeps it; --toy proves in seconds that the script works
 
 Quiet and busy take turns, so that whatever else the machine does hits both. A ratio of 2 would be fair: half of each
 core is gone.
