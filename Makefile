@@ -48,18 +48,18 @@ unit: setup
 
 notebooks: setup  ## execute the committed chapters at their defaults, offline; marked cells and final numbers are compared
 	rm -rf _build/defaults
-	PYTHONPATH=$(CURDIR)/tests/offline $(SIDE_BY_SIDE) --dist loadscope --no-loadscope-reorder -p nbval_defaults \
+	PYTHONPATH=$(CURDIR)/tests/integration/offline $(SIDE_BY_SIDE) --dist loadscope --no-loadscope-reorder -p nbval_defaults \
 		--nbval-lax --nbval-cell-timeout=600 $(CHAPTERS)
-	$(PYTEST) tests/defaults
+	$(PYTEST) tests/integration/defaults
 
 smoke: setup  ## one papermill run of each chapter on tiny parameters
 	.venv/bin/python tools/build_book.py --smoke $(AT_ONCE)
 
 colab: setup  ## each chapter as Colab runs it, the package from a git remote; and the archive and wheel installed
-	$(SIDE_BY_SIDE) --dist worksteal tests/colab
+	$(SIDE_BY_SIDE) --dist worksteal tests/integration/colab
 
 colab-some: setup  ## of these the archive, and one chapter each on ImageNet, on CLIP and on a folder
-	$(SIDE_BY_SIDE) --dist worksteal tests/colab -k "archive or 02 or 05 or 08"
+	$(SIDE_BY_SIDE) --dist worksteal tests/integration/colab -k "archive or 02 or 05 or 08"
 
 oldest:  ## the quick tests with the oldest torch and torchvision that pyproject.toml allows
 	test -x _build/oldest/bin/python || $(PYTHON) -m venv _build/oldest
@@ -69,14 +69,14 @@ oldest:  ## the quick tests with the oldest torch and torchvision that pyproject
 
 stress: setup  ## fifty kills of everything that is interrupted in the tests, and a set of 6 GB; the table is committed
 	rm -f results/interruptions.csv
-	$(PYTEST) tests/test_interruption.py -k killed --kills 50 --kills-table results/interruptions.csv
-	$(PYTEST) tests/test_memory.py --megabytes 6000
+	$(PYTEST) tests/integration/test_interruption.py -k killed --kills 50 --kills-table results/interruptions.csv
+	$(PYTEST) tests/datasets/test_memory.py --megabytes 6000
 
 pages: setup  ## the book from the committed outputs, every warning an error
 	.venv/bin/jupyter-book build book/ --all -q -W --keep-going --path-output _build/pages
 
 browser: pages  ## the built book in headless Chromium; skipped where there is none
-	$(SIDE_BY_SIDE) --dist loadgroup tests/browser
+	$(SIDE_BY_SIDE) --dist loadgroup tests/integration/browser
 
 pdf: setup  ## the whole book as one file to print, _build/vpkit.pdf
 	.venv/bin/python tools/print_book.py
@@ -85,7 +85,7 @@ links: setup  ## write the address of the git remote into badges, buttons and th
 	.venv/bin/python tools/links.py
 
 studies: setup  ## rerun the three-seed studies that the figures read (hours on 2 cores)
-	for grid in grids/studies/*.yaml; do .venv/bin/python -m vpkit.sweep $$grid --out _build/studies \
+	for grid in grids/studies/*.yaml; do .venv/bin/python -m vpkit.book.sweep $$grid --out _build/studies \
 		--json vpkit/data/studies/$$(basename $$grid .yaml).json || exit 1; done
 
 solutions: setup  ## run the solutions to the exercises that changed, keep what they print

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from vpkit.results import provenance
+from vpkit.book.results import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 CORES = len(os.sched_getaffinity(0))
@@ -39,7 +39,7 @@ import sys
 sys.path.insert(0, "benchmarks")
 import torch
 from cpu_settings import images_per_second
-from vpkit.session import keep_freed_memory
+from vpkit.book.session import keep_freed_memory
 keep_freed_memory()
 print(images_per_second("efficientnet_lite0", 16, True, False, torch.get_num_threads(), {seconds}))
 """

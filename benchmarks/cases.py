@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import vpkit
+from vpkit.book.session import keep_freed_memory
 from vpkit.datasets.icons import ICON_NAMES, draw_icon
-from vpkit.efficientnet_lite import unfolded_efficientnet_lite0
-from vpkit.session import keep_freed_memory
+from vpkit.models.efficientnet_lite import unfolded_efficientnet_lite0
 
 
 def chosen_device() -> torch.device:
@@ -63,12 +63,14 @@ def _ours(args, folder, sizes, device) -> float:
     frozen = vpkit.load_frozen("efficientnet_lite0", device)
     load = partial(vpkit.load_dataset, f"folder:{folder}", size=sizes[0])
     train, test = load("train").to(device), load("test").to(device)
-    prompt = vpkit.ExpandPrompt(*sizes).to(device)
-    classifier = vpkit.PromptedClassifier(prompt, frozen, vpkit.identity_mapping(args.classes).to(device))
+    prompt = vpkit.prompts.ExpandPrompt(*sizes).to(device)
+    classifier = vpkit.PromptedClassifier(prompt, frozen, vpkit.mappings.identity_mapping(args.classes).to(device))
     optimizer = torch.optim.Adam(prompt.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(0.5 * args.epochs), int(0.72 * args.epochs)])
     for _ in range(args.epochs):
-        classifier.mapping = vpkit.frequency_mapping(vpkit.count_predictions(frozen, prompt, train.batches(64)))
+        classifier.mapping = vpkit.mappings.frequency_mapping(
+            vpkit.mappings.count_predictions(frozen, prompt, train.batches(64))
+        )
         vpkit.train_epoch(classifier, train.batches(args.batch, shuffle=True), optimizer)
         schedule.step()
     return vpkit.evaluate(classifier, test.batches(64)).accuracy
@@ -82,14 +84,14 @@ def clip_vp(args) -> dict:
     torch.manual_seed(0)
     network = open_clip.create_model(args.architecture, pretrained=None, force_quick_gelu=True).eval().to(device)
     sentences = [f"This is a photo of a {name}" for name in (*ICON_NAMES, *ICON_NAMES)[: args.classes]]
-    clip = vpkit.FrozenCLIP(network)
+    clip = vpkit.models.FrozenCLIP(network)
     images = torch.rand(args.batch, 3, clip.image_size, clip.image_size, device=device)
     labels = torch.randint(len(sentences), (args.batch,), device=device)
     if args.variant == "vpkit":
         width = round(clip.image_size * 30 / 224)
-        prompt = vpkit.PadPrompt(clip.image_size, width, scale=clip.std.cpu()).to(device)
+        prompt = vpkit.prompts.PadPrompt(clip.image_size, width, scale=clip.std.cpu()).to(device)
         optimizer = torch.optim.SGD(prompt.parameters(), lr=0.01)
-        mapping = vpkit.identity_mapping(len(sentences)).to(device)
+        mapping = vpkit.mappings.identity_mapping(len(sentences)).to(device)
         classifier = vpkit.PromptedClassifier(prompt, clip.zero_shot(sentences), mapping)
         batches = [(images, labels)]
         step = partial(vpkit.train_epoch, classifier, batches, optimizer)
@@ -112,7 +114,9 @@ def coop(args) -> dict:
     if args.architecture == "tiny":
         clip = vpkit.load_clip("tiny", device)
     else:  # random weights: as fast as any
-        clip = vpkit.FrozenCLIP(open_clip.create_model(args.architecture, force_quick_gelu=True).eval().to(device))
+        clip = vpkit.models.FrozenCLIP(
+            open_clip.create_model(args.architecture, force_quick_gelu=True).eval().to(device)
+        )
     names = ICON_NAMES[: args.classes]
     images = torch.rand(args.batch, 3, clip.image_size, clip.image_size, device=device)
     labels = torch.randint(len(names), (args.batch,), device=device)
@@ -122,8 +126,8 @@ def coop(args) -> dict:
             features = clip.encode_image(images)
         wait(device)
         caching = perf_counter() - started
-        prompt = vpkit.ContextPrompt(clip, names, 4)
-        classifier = vpkit.TextPromptedClassifier(prompt, clip.logit_scale)
+        prompt = vpkit.prompts.ContextPrompt(clip, names, 4)
+        classifier = vpkit.methods.TextPromptedClassifier(prompt, clip.logit_scale)
         optimizer = torch.optim.SGD(prompt.parameters(), lr=0.002)
         step = partial(vpkit.train_epoch, classifier, [(features, labels)], optimizer)
         return {"seconds": _per_call(step, args.steps, device), "caching_seconds": caching}
@@ -152,15 +156,17 @@ def flowers(args) -> dict:
     train, test = random_set(max(102, args.train)), random_set(max(102, args.train * 2463 // 4093))
     network = resnet18()
     classes = tuple(map(str, range(1000)))
-    frozen = vpkit.FrozenModel(network, classes)
+    frozen = vpkit.models.FrozenModel(network, classes)
     frozen = frozen.to(device, memory_format=torch.channels_last)
-    prompt = vpkit.ExpandPrompt(128, args.canvas).to(device)
-    classifier = vpkit.PromptedClassifier(prompt, frozen, vpkit.identity_mapping(102).to(device))
+    prompt = vpkit.prompts.ExpandPrompt(128, args.canvas).to(device)
+    classifier = vpkit.PromptedClassifier(prompt, frozen, vpkit.mappings.identity_mapping(102).to(device))
     optimizer = torch.optim.Adam(prompt.parameters(), lr=0.01)
     wait(device)
     started = perf_counter()
     for epoch in range(1, args.epochs + 1):
-        classifier.mapping = vpkit.frequency_mapping(vpkit.count_predictions(frozen, prompt, train.batches(512)))
+        classifier.mapping = vpkit.mappings.frequency_mapping(
+            vpkit.mappings.count_predictions(frozen, prompt, train.batches(512))
+        )
         vpkit.train_epoch(classifier, train.batches(args.batch, shuffle=True), optimizer)
         if epoch % 10 == 0:
             vpkit.evaluate(classifier, test.batches(512))
@@ -176,18 +182,18 @@ def prompt_step(args, device):
     if name == "ViT-B-32":
         import open_clip
 
-        clip = vpkit.FrozenCLIP(open_clip.create_model(name, force_quick_gelu=True).eval().to(device))
-        prompt, image = vpkit.PadPrompt(224, 30, scale=clip.std.cpu()), 224
+        clip = vpkit.models.FrozenCLIP(open_clip.create_model(name, force_quick_gelu=True).eval().to(device))
+        prompt, image = vpkit.prompts.PadPrompt(224, 30, scale=clip.std.cpu()), 224
         model = clip.zero_shot([f"This is a photo of a {name}" for name in ICON_NAMES])
     elif name == "resnet50":
         network, classes = resnet50(), tuple(map(str, range(1000)))
-        model = vpkit.FrozenModel(network, classes)
-        prompt, image = vpkit.ExpandPrompt(128, 224), 128
+        model = vpkit.models.FrozenModel(network, classes)
+        prompt, image = vpkit.prompts.ExpandPrompt(128, 224), 128
     else:
         model, image = vpkit.load_frozen("efficientnet_lite0", device), round(args.canvas * 80 / 112)
-        prompt = vpkit.ExpandPrompt(image, args.canvas)
+        prompt = vpkit.prompts.ExpandPrompt(image, args.canvas)
     model = model.to(device, memory_format=torch.channels_last)
-    classifier = vpkit.PromptedClassifier(prompt.to(device), model, vpkit.identity_mapping(66).to(device))
+    classifier = vpkit.PromptedClassifier(prompt.to(device), model, vpkit.mappings.identity_mapping(66).to(device))
     optimizer = torch.optim.Adam(prompt.parameters(), lr=0.01)
     images = torch.rand(args.batch, 3, image, image, device=device)
     batches = [(images, torch.randint(66, (args.batch,), device=device))]
@@ -228,11 +234,11 @@ def mapping_pass(args) -> dict:
     device = chosen_device()
     frozen = vpkit.load_frozen("efficientnet_lite0", device)
     image = round(args.canvas * 80 / 112)
-    prompt = vpkit.ExpandPrompt(image, args.canvas).to(device)
+    prompt = vpkit.prompts.ExpandPrompt(image, args.canvas).to(device)
     labels = torch.arange(args.train) % args.classes
     images = torch.randint(0, 256, (args.train, 3, image, image), dtype=torch.uint8)
     batches = vpkit.ImageSet(images, labels, tuple(map(str, range(args.classes)))).to(device).batches(64)
-    step = lambda: vpkit.frequency_mapping(vpkit.count_predictions(frozen, prompt, batches))  # noqa: E731
+    step = lambda: vpkit.mappings.frequency_mapping(vpkit.mappings.count_predictions(frozen, prompt, batches))  # noqa: E731
     return {"seconds": _per_call(step, args.steps, device)}
 
 
@@ -245,20 +251,20 @@ def logoprompt(args) -> dict:
     clip = vpkit.load_clip("tiny", device)
     load = partial(vpkit.load_dataset, "icons", size=clip.image_size, seed=args.seed)
     shots, test_images = load("train", shots=args.shots).to(device), load("test", subset=args.test).to(device)
-    train, test = (vpkit.NamedImages(clip, images, seed=args.seed) for images in (shots, test_images))
+    train, test = (vpkit.methods.NamePastedImages(clip, images, seed=args.seed) for images in (shots, test_images))
     torch.manual_seed(args.seed)
-    prompt = vpkit.ContextPrompt(clip, train.class_names, words="a photo of a", class_specific=True)
+    prompt = vpkit.prompts.ContextPrompt(clip, train.class_names, words="a photo of a", class_specific=True)
     optimizer = torch.optim.SGD(prompt.parameters(), lr=0.1, momentum=0.9)
     batches, height = train.batches(args.batch), train.strips.shape[2]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, vpkit.cosine(args.epochs, len(batches)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, vpkit.training.schedules.cosine(args.epochs, len(batches)))
 
     def log_p(features):
         return (clip.logit_scale * features @ prompt().T).log_softmax(-1)
 
     def fresh(index, named):  # (B, 1 + K, D) features of pasted images, encoded now
         images = shots.images[index].float().repeat_interleave(named.shape[1], 0) / 255
-        tops = vpkit.strip_tops(len(images), clip.image_size, height)
-        pasted = vpkit.paste(images, train.strips[named.flatten()], tops)
+        tops = vpkit.prompts.strip_offsets(len(images), clip.image_size, height)
+        pasted = vpkit.prompts.paste(images, train.strips[named.flatten()], tops)
         return clip.encode_image(pasted).view(*named.shape, -1)
 
     seconds = []
@@ -269,11 +275,11 @@ def logoprompt(args) -> dict:
             with torch.no_grad():
                 plain_features = train.features[index] if cached else clip.encode_image(shots.images[index] / 255)
             plain_log_p = log_p(plain_features)
-            named = torch.cat([labels[:, None], vpkit.hard_negatives(plain_log_p, labels, 5)], 1)
+            named = torch.cat([labels[:, None], vpkit.methods.hard_negatives(plain_log_p, labels, 5)], 1)
             with torch.no_grad():
                 features = train.pairs(index, named) if cached else fresh(index, named)
             with_name = log_p(features).gather(2, named[..., None])[..., 0]
-            loss = vpkit.min_max_loss(plain_log_p, with_name, named)
+            loss = vpkit.methods.min_max_loss(plain_log_p, with_name, named)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -292,13 +298,15 @@ def dpt(args) -> dict:
     clip = vpkit.load_clip("tiny-vit", device)
     images = vpkit.load_dataset("icons", "val", size=clip.image_size, subset=max(66, args.batch)).to(device)
     names = images.class_names
-    written = clip.encode_text(vpkit.fill_templates("a photo of a {}.", names))
-    aware = vpkit.ClassAwareTokens(clip.embed_dim, clip.network.visual.positional_embedding.shape[1], len(names))
-    tokens = vpkit.TokenPrompt(clip, 10, class_aware={4: aware})
-    text = vpkit.ContextPrompt(clip, names, words="a photo of a")
-    model = vpkit.DualPromptClassifier(clip, tokens, written, text).to(device)
+    written = clip.encode_text(vpkit.prompts.fill_templates("a photo of a {}.", names))
+    aware = vpkit.prompts.ClassAwareTokens(
+        clip.embed_dim, clip.network.visual.positional_embedding.shape[1], len(names)
+    )
+    tokens = vpkit.prompts.TokenPrompt(clip, 10, class_aware={4: aware})
+    text = vpkit.prompts.ContextPrompt(clip, names, words="a photo of a")
+    model = vpkit.methods.DualPromptClassifier(clip, tokens, written, text).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    split = vpkit.embed_images(clip, images) if args.variant == "vpkit" else images
+    split = vpkit.prompts.cache_patches(clip, images) if args.variant == "vpkit" else images
     batches = [next(iter(split.batches(args.batch)))]
     return {"seconds": _per_call(lambda: vpkit.train_epoch(model, batches, optimizer), args.steps, device)}
 

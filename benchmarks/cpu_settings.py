@@ -19,8 +19,8 @@ from time import perf_counter
 import torch
 
 import vpkit
-from vpkit.results import provenance
-from vpkit.session import keep_freed_memory
+from vpkit.book.results import provenance
+from vpkit.book.session import keep_freed_memory
 
 USUAL = {"batch": 16, "channels_last": True, "bf16": False, "threads": os.cpu_count()}
 CHANGES = [{}, *({"batch": n} for n in (4, 8, 32, 64)), {"channels_last": False}, {"bf16": True}, {"threads": 1}]

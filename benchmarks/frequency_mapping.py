@@ -7,7 +7,7 @@ from time import perf_counter
 
 import torch
 
-from vpkit import frequency_mapping
+from vpkit.mappings import frequency_mapping
 
 SIZES = ((1000, 66), (1000, 102), (1000, 397), (32_157, 397))
 REPEATS = 5

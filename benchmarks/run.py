@@ -22,7 +22,7 @@ import cases
 import frequency_mapping
 import torch
 
-from vpkit.results import provenance
+from vpkit.book.results import provenance
 
 # Each measurement is a fork of one process that has imported the packages and done nothing.
 FORKS = get_context("forkserver")

@@ -50,7 +50,7 @@ def small_network(num_source: int = 12) -> nn.Module:
 
 @pytest.fixture
 def model():
-    return vpkit.FrozenModel(small_network(), [f"source {s}" for s in range(12)], image_size=16)
+    return vpkit.models.FrozenModel(small_network(), [f"source {s}" for s in range(12)], image_size=16)
 
 
 @pytest.fixture
@@ -61,3 +61,16 @@ def image_set():
     noise = torch.randint(-30, 31, (64, 3, 16, 16))
     images = (base[:, :, None, None] + noise).clamp(0, 255).byte()
     return vpkit.ImageSet(images, labels, ("red", "green", "blue", "white"), "colours", "train")
+
+
+def check_row(model, row):
+    images = torch.rand(2, 3, row.smallest_image, row.smallest_image)
+    with torch.no_grad():
+        logits = model(images)
+        features = model.features(images)
+    assert logits.shape == (2, row.classes)
+    assert len(set(model.class_names)) > 0.9 * row.classes  # a few ImageNet-21k names occur twice
+    assert model.image_size == row.image_size
+    assert features.shape[0] == 2
+    assert features.ndim == 2
+    assert not any(weight.requires_grad for weight in model.parameters())

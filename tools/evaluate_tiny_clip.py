@@ -23,7 +23,7 @@ TEMPLATE = "This is a photo of a {}."
 
 @torch.no_grad()
 def top1(clip, images: vpkit.ImageSet, template: str = TEMPLATE) -> dict:
-    model = clip.zero_shot(vpkit.fill_templates(template, images.class_names))
+    model = clip.zero_shot(vpkit.prompts.fill_templates(template, images.class_names))
     hits = sum(int((model(x).argmax(1) == y).sum()) for x, y in images.batches(64))
     return {"accuracy": hits / len(images), "n": len(images)}
 
@@ -42,7 +42,7 @@ def reading(clip) -> dict:
     fonts = [path for path in fonts if ImageFont.truetype(path, 20).getlength("w") > 0]
     masks, labels = word_bank(NamesFromIcons(), list(ICON_NAMES), fonts)
     torch.manual_seed(0)
-    text = clip.encode_text(vpkit.fill_templates(TEMPLATE, ICON_NAMES))
+    text = clip.encode_text(vpkit.prompts.fill_templates(TEMPLATE, ICON_NAMES))
     hits = 0
     for part, wanted in zip(masks.split(64), labels.split(64), strict=True):
         images = pictures.written(part.float() / 255).clamp(0, 1)
@@ -56,7 +56,7 @@ def pasting(clip, images: vpkit.ImageSet) -> dict:
     fonts = [path for path in text_fonts() if path.name.startswith("Carlito-Regular")]
     masks, labels = word_bank(NamesFromIcons(), list(images.class_names), fonts)
     first = {int(label): i for i, label in reversed(list(enumerate(labels.tolist())))}
-    text = clip.encode_text(vpkit.fill_templates(TEMPLATE, images.class_names))
+    text = clip.encode_text(vpkit.prompts.fill_templates(TEMPLATE, images.class_names))
     found = {}
     for name, ratio in (("1/14", 1 / 14), ("1/7", 1 / 7), ("2/7", 2 / 7)):
         torch.manual_seed(0)
@@ -83,7 +83,7 @@ def styles(clip, images: vpkit.ImageSet) -> dict:
         "many": "a photo of many {}.", "corrupted": "a jpeg corrupted photo of a {}.",
         "faint": "a photo of a hard to see {}.", "dirty": "a photo of a dirty {}.",
     }  # fmt: skip
-    sentences = vpkit.fill_templates(list(wanted.values()), images.class_names)
+    sentences = vpkit.prompts.fill_templates(list(wanted.values()), images.class_names)
     text = clip.encode_text(sentences).view(len(wanted), len(images.class_names), -1)
     torch.manual_seed(0)
     per_style = {}

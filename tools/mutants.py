@@ -29,23 +29,25 @@ TABLE = ROOT / "results" / "mutants.csv"
 SAMPLE, SEED, SECONDS = 60, 0, 300
 AREAS = {  # name: (files of vpkit, their tests and what else pytest is told)
     "labels": (
-        "label_mapping weighted_mapping",
-        "tests/test_label_mapping.py tests/test_weighted_mapping.py tests/test_ilm.py tests/test_properties.py"
-        " --deselect tests/test_label_mapping.py::test_counts_of_every_sentence_of_sun397_stay_small",
+        "mappings/one_to_one mappings/weighted",
+        "tests/mappings/test_one_to_one.py tests/mappings/test_weighted.py tests/methods/test_ilm_vp.py"
+        " tests/integration/test_properties.py"
+        " --deselect tests/mappings/test_one_to_one.py::test_counts_of_every_sentence_of_sun397_stay_small",
     ),
-    "pixels": ("pixel_prompts", "tests/test_pixel_prompts.py tests/test_properties.py"),
+    "pixels": ("prompts/pixels", "tests/prompts/test_pixel_prompts.py tests/integration/test_properties.py"),
     "logo": (
-        "name_selection pasted_features rendered_names context_prompts",
-        "tests/test_rendered_names.py tests/test_context_prompts.py tests/test_determinism.py",
+        "methods/logoprompt prompts/name_strips prompts/context methods/coop",
+        "tests/prompts/test_name_strips.py tests/prompts/test_context_prompts.py tests/integration/test_determinism.py",
     ),
     "dpt": (
-        "visual_tokens dual_prompts embedded_images attention_maps",
-        "tests/test_visual_tokens.py tests/test_attention_maps.py tests/test_determinism.py",
+        "prompts/tokens methods/dpt prompts/patch_embeddings analysis/attention",
+        "tests/prompts/test_tokens.py tests/analysis/test_attention.py tests/integration/test_determinism.py",
     ),
     "training": (
-        "training checkpoint schedules classifiers",
-        "tests/test_training.py tests/test_checkpoint.py tests/test_schedules.py tests/test_determinism.py"
-        " tests/test_label_mapping.py::test_a_mapping_for_a_larger_model_is_refused",
+        "training/loop training/checkpoint training/schedules methods/vp",
+        "tests/training/test_loop.py tests/training/test_checkpoint.py tests/training/test_schedules.py"
+        " tests/integration/test_determinism.py"
+        " tests/mappings/test_one_to_one.py::test_a_mapping_for_a_larger_model_is_refused",
     ),
 }
 

@@ -34,11 +34,11 @@ from torch.nn.functional import (
     softplus,
 )
 
-from vpkit import clip_templates, fill_templates
+from vpkit.book.session import keep_freed_memory
 from vpkit.datasets.icons import ICONS
-from vpkit.frozen_clip import encode_embedded
-from vpkit.own_clip import convolutional_stem, save_own
-from vpkit.session import keep_freed_memory
+from vpkit.models.clip import encode_embedded
+from vpkit.models.tiny_clip import convolutional_stem, save_own
+from vpkit.prompts import clip_templates, fill_templates
 
 EMBED, SIDE, SMALL, LETTERS = 256, 96, 64, 12
 MEAN, STD = (0.5,) * 3, (0.25,) * 3

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 __all__ = ["Batch", "Classifier", "LabelledBatches", "Normalises", "PixelPrompt"]
 
-# Images and labels. A classifier may take something else for images, such as `EmbeddedImages`: so long as the batches
+# Images and labels. A classifier may take something else for images, such as `PatchEmbeddings`: so long as the batches
 # yield what it takes, no loop looks at more than their device.
 Batch = tuple[Any, Tensor]
 

@@ -6,16 +6,16 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-from vpkit.clip_models import CLIP_MODELS
 from vpkit.datasets import DATASETS
-from vpkit.frozen_models import FROZEN_MODELS
+from vpkit.models.clip import CLIP_MODELS
+from vpkit.models.frozen import FROZEN_MODELS
 
 # The book may be built from a copy below the repository (make book): look for it, do not count folders.
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 
 
 class DatasetTable(Directive):
-    """A row per entry of `vpkit.DATASETS`."""
+    """A row per entry of `vpkit.datasets.DATASETS`."""
 
     def run(self):
         rows = [
@@ -26,7 +26,7 @@ class DatasetTable(Directive):
 
 
 class FrozenModelTable(Directive):
-    """A row per entry of `vpkit.FROZEN_MODELS`."""
+    """A row per entry of `vpkit.models.FROZEN_MODELS`."""
 
     def run(self):
         rows = [
@@ -37,7 +37,7 @@ class FrozenModelTable(Directive):
 
 
 class ClipModelTable(Directive):
-    """A row per entry of `vpkit.CLIP_MODELS`."""
+    """A row per entry of `vpkit.models.CLIP_MODELS`."""
 
     def run(self):
         rows = [(f"`{name}`", f"`{target}`", about) for name, (target, about) in CLIP_MODELS.items()]

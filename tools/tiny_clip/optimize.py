@@ -11,7 +11,7 @@ from tiny_clip.prepare import prepare
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vpkit.session import keep_freed_memory
+from vpkit.book.session import keep_freed_memory
 
 
 class Muon(torch.optim.Optimizer):

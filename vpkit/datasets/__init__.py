@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 
-from vpkit.cache import cache_folder
 from vpkit.datasets.abide import load_abide
-from vpkit.datasets.embedded import load_digits, load_mnist5k, load_textile
-from vpkit.datasets.feature_set import FeatureSet, cache_features
+from vpkit.datasets.bundled import load_digits, load_mnist5k, load_textile
+from vpkit.datasets.cache import cached_images
+from vpkit.datasets.encoded_set import EncodedSet, cache_features
 from vpkit.datasets.folder import SPLITS, load_folder
 from vpkit.datasets.icon_pairs import icon_pairs
 from vpkit.datasets.icons import load_icons
-from vpkit.datasets.image_cache import cached_images
 from vpkit.datasets.image_set import Batches, ImageSet
 from vpkit.datasets.paper_sets import (
     IMAGENET_FOLDERS,
@@ -28,13 +27,14 @@ from vpkit.datasets.paper_sets import (
 from vpkit.datasets.sampling import chosen_positions
 from vpkit.datasets.source import Source
 from vpkit.datasets.torchvision_sets import TORCHVISION_SETS, load_torchvision
+from vpkit.files import cache_folder
 
 __all__ = [
     "DATASETS",
     "SPLITS",
     "Batches",
     "DatasetRow",
-    "FeatureSet",
+    "EncodedSet",
     "ImageSet",
     "Source",
     "cache_features",
@@ -177,7 +177,7 @@ def load_dataset(
     positions = chosen_positions(source, name, subset, fraction, shots, classes, seed)
     images, labels = cached_images(f"{name}-{split}", source, size, positions)
     image_set = ImageSet(images, labels, source.class_names, name, split)
-    return image_set if classes is None else image_set.only(*classes)
+    return image_set if classes is None else image_set.select_classes(*classes)
 
 
 def _source(name, split, seed, root, download) -> tuple[Source, int]:

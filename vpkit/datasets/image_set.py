@@ -1,18 +1,13 @@
-"""A labelled set of images held as one uint8 tensor, and the batches drawn from it."""
+"""A labelled set of images held as one uint8 tensor."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from vpkit.datasets.image_cache import forget_pages
+from vpkit.datasets.batches import Batches
 from vpkit.datasets.sampling import few_shot_positions
-
-if TYPE_CHECKING:  # it needs this module
-    from vpkit.datasets.feature_set import FeatureSet
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class ImageSet:
         ]
         return replace(self, images=torch.cat(parts))
 
-    def only(self, *class_names: str) -> "ImageSet":
+    def select_classes(self, *class_names: str) -> "ImageSet":
         """The images of the named classes, relabelled 0, 1, ... in the order given.
 
         Raises:
@@ -114,50 +109,8 @@ class ImageSet:
         if len(self.class_names) < 2:
             raise ValueError(f"{len(self.class_names)} class cannot be split into base and new: expected at least two")
         middle = -(-len(self.class_names) // 2)
-        return self.only(*self.class_names[:middle]), self.only(*self.class_names[middle:])
+        return self.select_classes(*self.class_names[:middle]), self.select_classes(*self.class_names[middle:])
 
-    def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> "Batches":
+    def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> Batches:
         """Batches of at most `batch_size` images, the last one may be smaller; see `Batches`."""
-        return Batches(self, batch_size, shuffle, generator)
-
-
-_MOST_MAPPED = 256 * 2**20  # bytes of a mapped set that are read before its pages are given back
-
-
-class Batches:
-    """Iterable of `(images, labels)`: (B, 3, h, w) float in [0, 1] and (B,) int64. Each pass draws a new order."""
-
-    def __init__(
-        self, image_set: "ImageSet | FeatureSet", batch_size: int, shuffle: bool, generator: torch.Generator | None
-    ):
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected at least 1")
-        self.image_set, self.batch_size, self.shuffle, self.generator = image_set, batch_size, shuffle, generator
-        self.class_names = image_set.class_names
-
-    def __len__(self) -> int:
-        return -(-len(self.image_set) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        images, labels = self.image_set.images, self.image_set.labels
-        if len(labels) == 0:  # split() would yield one empty batch
-            return
-        order = torch.arange(len(labels))
-        if self.shuffle:  # drawn on the CPU, so that one seed gives one order on every device
-            order = torch.randperm(len(labels), generator=self.generator)
-        read = 0
-        for chosen in order.to(labels.device).split(self.batch_size):
-            x, y = images[chosen], labels[chosen]
-            read += x.nbytes
-            if read > _MOST_MAPPED:  # a set may be larger than memory
-                forget_pages(images)
-                read = 0
-            if self.image_set.device not in (None, images.device):
-                x, y = (_moved(part, self.image_set.device) for part in (x, y))
-            yield x.float().div_(255) if x.dtype == torch.uint8 else x, y
-
-
-def _moved(part: Tensor, device: torch.device) -> Tensor:
-    """From pinned memory, so that the copy runs beside the GPU's work; as bytes, a quarter of the floats."""
-    part = part.pin_memory() if device.type == "cuda" else part
-    return part.to(device, non_blocking=True)
+        return Batches(self.images, self.labels, self.class_names, batch_size, shuffle, generator, self.device)

@@ -157,7 +157,7 @@ def _class_folders(folder: Path, name: str, page: str) -> tuple[Source, list[Pat
 def _imagenet_variant(variant: str, root: Path) -> tuple[Source, np.ndarray]:
     from timm.data import ImageNetInfo  # comes with open_clip
 
-    from vpkit.frozen_models import imagenet_class_names
+    from vpkit.imagenet_names import imagenet_class_names
 
     folder = root / IMAGENET_FOLDERS[variant]
     source, paths = _class_folders(folder, f"imagenet:{variant}", _IMAGENET_PAGES[variant])

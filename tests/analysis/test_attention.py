@@ -1,0 +1,81 @@
+"""Attention of the class token against torch's own weights, and shares inside boxes against counting."""
+
+import open_clip
+import pytest
+import torch
+from small_clip import NAMES, SMALL_VIT, dpt
+
+from vpkit.analysis import attention_in_box, class_attention
+from vpkit.models.clip import FrozenCLIP
+from vpkit.prompts import TokenPrompt
+
+
+@pytest.fixture(scope="module")
+def clip():
+    torch.manual_seed(0)
+    return FrozenCLIP(open_clip.CLIP(**SMALL_VIT))
+
+
+@pytest.mark.parametrize("block", [None, 1, 2])
+def test_it_is_what_the_attention_layer_itself_says(clip, block):
+    images, seen = torch.rand(2, 3, 32, 32), []
+    layer = clip.network.visual.transformer.resblocks[-1 if block is None else block - 1].attn
+    handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    found = class_attention(clip, clip.encode_image, images, block)
+    handle.remove()
+    _, weights = layer(seen[0], seen[0], seen[0], need_weights=True)
+    expected = weights[:, 0, 1:]
+    assert found.shape == (2, 4, 4)
+    assert torch.allclose(found.flatten(1), expected / expected.sum(1, keepdim=True), atol=1e-6)
+
+
+def test_a_grid_with_an_odd_number_of_patches_is_whole():
+    vision = {**SMALL_VIT["vision_cfg"], "image_size": 24}
+    clip, images = FrozenCLIP(open_clip.CLIP(**{**SMALL_VIT, "vision_cfg": vision})), torch.rand(2, 3, 24, 24)
+    assert class_attention(clip, TokenPrompt(clip, 2), images).shape == (2, 3, 3)
+    assert class_attention(clip, clip.encode_image, images).shape == (2, 3, 3)
+
+
+def test_tokens_move_the_attention_and_are_left_out_of_it(clip):
+    images = torch.rand(2, 3, 32, 32)
+    plain = class_attention(clip, clip.encode_image, images)
+    assert torch.allclose(class_attention(clip, TokenPrompt(clip, 0), images), plain, atol=1e-6)
+    tokens = TokenPrompt(clip, 5)
+    torch.nn.init.normal_(tokens.tokens["1"])
+    moved = class_attention(clip, tokens, images)
+    assert moved.shape == plain.shape
+    assert torch.allclose(moved.sum((1, 2)), torch.ones(2))
+    assert not torch.allclose(moved, plain, atol=1e-3)
+
+
+def test_of_a_classifier_the_prompted_pass_counts(clip):
+    """DPT runs the plain image too, to choose its candidates."""
+    model, images = dpt(clip), torch.rand(2, 3, 32, 32)
+    queries = model.text(unit=False)[(clip.encode_image(images) @ model.written.T).topk(2, dim=1).indices]
+    expected = class_attention(clip, lambda x: model.tokens(x, queries), images)
+    assert torch.allclose(class_attention(clip, model, images), expected, atol=1e-6)
+    assert len(NAMES) == 4
+
+
+def test_what_cannot_be_looked_into_is_refused(clip):
+    with pytest.raises(ValueError, match=r"block=9: this image tower has blocks 1\.\."):
+        class_attention(clip, clip.encode_image, torch.rand(1, 3, 32, 32), block=9)
+    with pytest.raises(ValueError, match="did not run this CLIP's image tower"):
+        class_attention(clip, lambda images: images, torch.rand(1, 3, 32, 32))
+    cnn = open_clip.CLIP(
+        embed_dim=8,
+        vision_cfg={"layers": [1, 1, 1, 1], "width": 8, "head_width": 8, "image_size": 32, "patch_size": None},
+        text_cfg=SMALL_VIT["text_cfg"],
+    )
+    with pytest.raises(ValueError, match="ModifiedResNet: attention maps need a transformer"):
+        class_attention(FrozenCLIP(cnn), cnn, torch.rand(1, 3, 32, 32))
+
+
+def test_shares_by_hand():
+    maps = torch.full((3, 4, 4), 1 / 16)
+    boxes = torch.tensor([[0, 0, 32, 32], [0, 0, 16, 8], [4, 0, 12, 32]])  # cells of 8 px
+    assert attention_in_box(maps, boxes, 32).tolist() == pytest.approx([1.0, 2 / 16, 4 / 16])
+    maps[0] = 0
+    maps[0, 1, 2] = 1.0  # row 1, column 2: 16..24 across, 8..16 down
+    assert attention_in_box(maps[:1], torch.tensor([[16, 8, 24, 16]]), 32).item() == pytest.approx(1.0)
+    assert attention_in_box(maps[:1], torch.tensor([[8, 16, 16, 24]]), 32).item() == 0.0

@@ -1,0 +1,168 @@
+"""The chapters as data: what a reader and papermill rely on, without running them."""
+
+import ast
+import re
+import sys
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from token import NEWLINE
+from tokenize import generate_tokens
+
+import nbformat
+import pytest
+import yaml
+from papermill.inspection import inspect_notebook
+
+import vpkit
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+PARAMS = ROOT / "vpkit" / "data" / "params"
+COMMON = {
+    "dataset", "model", "methods", "image_size", "canvas_size", "prompt_size", "epochs", "lr", "batch_size",
+    "n_train", "n_test", "seed", "device", "results_dir",
+}  # fmt: skip
+READS_ONLY = {"07_reproduction"}  # trains nothing: no dataset, model or epochs of its own
+# Code cells and code lines; the chapters that carry a whole paper may be longer.
+BUDGET = {"03": (23, 165), "04": (16, 120), "05": (25, 200), "06": (22, 150), "07": (17, 110)}
+
+
+@pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
+def chapter(request):
+    return request.param
+
+
+@pytest.fixture
+def cells(chapter):
+    return nbformat.read(chapter, as_version=4).cells
+
+
+@pytest.fixture
+def code(cells):
+    return [cell for cell in cells if cell.cell_type == "code"]
+
+
+def lines_of(cell):
+    """Its logical lines: a statement over several lines, or the head of a block, counts once."""
+    return [token for token in generate_tokens(StringIO(cell.source).readline) if token.type == NEWLINE]
+
+
+def test_there_are_chapters():
+    assert len(CHAPTERS) >= 2
+
+
+def test_the_parameters_cell_is_first_flat_and_complete(chapter, code):
+    tagged = [i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == [0]
+    body = ast.parse(code[0].source).body
+    assert all(isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) for node in body)
+    declared = {node.targets[0].id: ast.literal_eval(node.value) for node in body}  # literals, or this raises
+    assert set(declared) >= ({"seed", "device", "results_dir"} if chapter.stem in READS_ONLY else COMMON)
+    assert set(inspect_notebook(str(chapter))) == set(declared)  # papermill sees the same names
+
+
+def test_parameter_files_name_only_what_the_chapter_has(chapter, code):
+    declared = {node.targets[0].id for node in ast.parse(code[0].source).body}
+    for kind in ("smoke", "full"):
+        assert set(yaml.safe_load((PARAMS / kind / f"{chapter.stem}.yaml").read_text())) <= declared
+
+
+def test_it_is_as_short_as_promised(chapter, cells, code):
+    most_cells, most_lines = BUDGET.get(chapter.stem[:2], (15, 110))
+    counts = [len(lines_of(cell)) for cell in code]
+    assert len(code) <= most_cells
+    assert sum(counts) <= most_lines
+    assert max(counts[1:]) <= 14  # the parameters cell is a list
+    assert chapter.stat().st_size <= 1024 * 1024
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    assert 800 <= words <= 2000
+
+
+def test_code_is_at_most_88_characters_wide(code):
+    """So that none of it is cut off or wrapped in the built page."""
+    assert [line for cell in code for line in cell.source.splitlines() if len(line) > 88] == []
+
+
+def test_vpkit_is_imported_before_anything_that_may_load_torch(code):
+    """Once OpenMP is loaded it is too late to let its threads sleep (vpkit/__init__.py)."""
+    setup = ast.parse(re.sub("%pip.*", "pass", code[1].source)).body
+    imports = [node for node in setup if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports]
+    before = names[: names.index("vpkit")]
+    assert {name.partition(".")[0] for name in before} <= sys.stdlib_module_names
+
+
+def test_it_has_the_parts_of_every_chapter(cells, code):
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert prose.startswith("# ")
+    assert "**Objectives.**" in prose
+    for heading in ("## The algorithm", "## Summary", "## Exercises"):
+        assert heading in prose
+    assert "@@" not in prose  # no text left to be filled in
+    assert "vpkit.start(seed=seed, device=device)" in code[1].source
+    assert "google.colab" in code[1].source
+    assert re.search(r"plots\.(slide|browse)\(", code[-1].source)
+    assert "interact(" not in "".join(cell.source for cell in code)  # see vpkit/plots/widgets.py
+
+
+def test_the_committed_outputs_are_a_whole_run_in_order(code):
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
+
+
+def test_a_control_that_is_shown_has_something_to_show(code):
+    if "remove-output" in code[-1].metadata.get("tags", []):
+        pytest.skip("this control is for a running notebook only")
+    pages = [output.data["text/html"] for output in code[-1].outputs if "text/html" in output.get("data", {})]
+    assert len(pages) == 1
+    assert pages[0].count('class="vpkit-frame"') >= 2
+
+
+def test_nothing_of_this_machine_or_of_a_run_is_left_in_it(chapter):
+    text = chapter.read_text()
+    assert not re.search(r"/(home|root|tmp|work|Users)/", text)
+    for mark in ('"papermill"', '"widgets"', "widget-view+json", '"execution":'):
+        assert mark not in text
+    assert '"name": "python3"' in text  # papermill infers the kernel from it
+
+
+def test_outputs_that_nbval_compares_hold_text_only(code):
+    marked = [cell for cell in code if "NBVAL_CHECK_OUTPUT" in cell.source]
+    assert marked
+    for cell in marked:
+        assert [output.output_type for output in cell.outputs] == ["stream"]
+        assert not re.search(r"\d\.\d", cell.outputs[0].text)  # floats are compared by tolerance, in assertions
+
+
+def test_every_figure_says_what_it_shows(code):
+    for cell in code:
+        shows = any("image/png" in output.get("data", {}) for output in cell.outputs)
+        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+        assert not shows or len(alt) > 20
+
+
+def test_figures_of_results_state_their_finding(code):
+    captions = [c.metadata["mystnb"]["figure"]["caption"] for c in code if "figure" in c.metadata.get("mystnb", {})]
+    assert len(captions) >= 2
+    assert all(len(caption.split()) >= 8 for caption in captions)
+
+
+def test_it_uses_only_public_names(code):
+    for name in re.findall(r"vpkit\.(\w+)", "\n".join(cell.source for cell in code)):
+        assert hasattr(vpkit, name) or find_spec(f"vpkit.{name}"), name
+    for names in re.findall(r"from vpkit import (\([^)]+\)|.+)", "\n".join(cell.source for cell in code)):
+        for name in re.findall(r"\w+", names):
+            assert hasattr(vpkit, name) or find_spec(f"vpkit.{name}"), name
+
+
+def test_each_has_a_stored_study(chapter):
+    study = vpkit.load_study(chapter.stem)
+    assert sorted(study["seed"].unique()) == [0, 1, 2]
+    tested = study.dropna(subset=["test_accuracy"])  # some methods are only tested on new classes, or on pairs
+    assert len(tested) > len(study) / 2
+    assert tested["test_accuracy"].between(0, 1).all()
+    assert (tested["n_test"] >= 100).all()

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+import vpkit
+from vpkit import evaluate
+from vpkit.methods import FineTuned, linear_probe
+from vpkit.methods.baselines import REGULARISATION, augmented
+
+
+def test_a_probe_is_logistic_regression_on_standardised_features(model, image_set):
+    train, val = image_set[:48], image_set[48:]
+    probe = linear_probe(model, train.batches(10), val.batches(10))
+    assert probe.chosen_c in REGULARISATION
+    with torch.no_grad():
+        features = model.features(train.images.float() / 255).double().numpy()
+        ours = probe(train.images.float() / 255)
+    standardised = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    expected = LogisticRegression(C=probe.chosen_c, max_iter=500, tol=1e-3).fit(standardised, train.labels.numpy())
+    assert np.allclose(ours.numpy(), expected.decision_function(standardised), atol=1e-2)
+    assert evaluate(probe, train.batches(16)).accuracy > 0.9
+
+
+def test_two_classes_give_two_logits(model, image_set):
+    pair = image_set.select_classes("red", "blue")
+    probe = linear_probe(model, pair.batches(16), pair.batches(16))
+    assert probe(torch.rand(3, 3, 16, 16)).shape == (3, 2)
+    assert evaluate(probe, pair.batches(16)).accuracy == 1.0
+
+
+def test_a_class_without_training_images_is_named(model, image_set):
+    with pytest.raises(ValueError, match="no training image of: white"):
+        linear_probe(model, image_set[image_set.labels < 3].batches(16), image_set.batches(16))
+
+
+def test_fine_tuning_trains_a_copy_with_a_new_head_and_leaves_the_frozen_model_alone(model, image_set):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    tuned = FineTuned(model, 4)
+    copied = tuned.model.network.state_dict()
+    assert copied["8.weight"].shape == (4, 64)
+    assert model(torch.rand(2, 3, 16, 16)).shape == (2, 12)
+    assert all(torch.equal(copied[n], model.network.state_dict()[n]) for n in copied if not n.startswith("8."))
+    assert vpkit.count_parameters(tuned) == sum(p.numel() for p in model.parameters()) - 12 * 65 + 4 * 65
+    optimizer = torch.optim.Adam(tuned.parameters(), lr=1e-3)
+    history = vpkit.fit(tuned, image_set.batches(16, shuffle=True), image_set.batches(16), optimizer, 8)
+    assert history["val_accuracy"][-1] > 0.9
+    assert not torch.equal(tuned.model.network[1].running_mean, before["network.1.running_mean"])  # BatchNorm moves
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_only_training_images_are_moved(model):
+    images = torch.rand(3, 3, 16, 16)
+    tuned = FineTuned(model, 4).eval()
+    assert torch.equal(tuned(images), tuned.model(images))
+    tuned.model.network.eval()  # no dropout, so that only the moved images can differ
+    tuned.training = True
+    assert not torch.allclose(tuned(images), tuned.model(images))
+
+
+def test_an_augmented_image_is_a_shifted_or_mirrored_window_of_the_reflected_one():
+    images = torch.rand(40, 3, 16, 24)
+    padded = torch.nn.functional.pad(images, (3, 3, 2, 2), mode="reflect")
+    seen = set()
+    for image, original in zip(augmented(images), padded, strict=True):
+        places = [
+            (top, left, mirrored)
+            for top in range(5)
+            for left in range(7)
+            for mirrored in (False, True)
+            if torch.equal(image.flip(2) if mirrored else image, original[:, top : top + 16, left : left + 24])
+        ]
+        assert len(places) == 1
+        seen.update(places)
+    assert {mirrored for *_, mirrored in seen} == {False, True}
+    assert {(top, left) for top, left, _ in seen} <= {(t, w) for t in range(5) for w in range(7)}
+    assert len({top for top, *_ in seen}) > 3
+    assert len({left for _, left, _ in seen}) > 5
+    small = images[:, :, :4, :4]  # an eighth of it is no pixel
+    assert all((a == b).all() for a, b in zip(augmented(small, flip=False), small, strict=True))
+
+
+def test_a_head_that_is_a_convolution_is_replaced_too():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 12, 1), nn.Flatten())
+    model = vpkit.models.FrozenModel(network, [f"source {s}" for s in range(12)], head=network[2])
+    tuned = FineTuned(model, 5)
+    assert tuned(torch.rand(2, 3, 16, 16)).shape == (2, 5)
+    assert vpkit.count_parameters(tuned) == 3 * 8 * 9 + 8 + 8 * 5 + 5
+
+
+def test_fine_tuning_may_start_from_the_head_there_is(model):
+    """As of zero-shot CLIP: before a step both give the same logits."""
+    tuned, images = FineTuned(model, None).eval(), torch.rand(3, 3, 16, 16)
+    assert torch.allclose(tuned(images), model(images))
+    assert vpkit.count_parameters(tuned) == sum(p.numel() for p in model.parameters())
+
+
+def test_votes_of_tip_adapter_are_those_of_a_loop():
+    torch.manual_seed(0)
+    features, keys = (torch.nn.functional.normalize(torch.randn(n, 6), dim=1) for n in (4, 5))
+    labels = torch.tensor([0, 2, 2, 1, 0])
+    found = vpkit.methods.tip_adapter_votes(features, keys, labels, 3, sharpness=2.0)
+    for i, feature in enumerate(features):
+        expected = [0.0, 0.0, 0.0]
+        for key, label in zip(keys, labels.tolist(), strict=True):
+            expected[label] += float(torch.exp(-2 * (1 - feature @ key)))
+        assert found[i].tolist() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(vpkit.methods.tip_adapter_votes(features[:, None], keys, labels, 3, 2.0)[:, 0], found)
+    assert vpkit.methods.tip_adapter_votes(keys, keys, labels, 3, 50.0).argmax(1).equal(labels)

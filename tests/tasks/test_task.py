@@ -1,0 +1,186 @@
+"""From a folder of images to a saved prompt, its predictions and its report; in Python and from the shell."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import vpkit
+from vpkit.tasks.cli import app
+from vpkit.tasks.files import load_task, save_task
+from vpkit.tasks.report import write_report
+from vpkit.tasks.task import choose_task, fit_task, predict_images
+
+QUICK = {"canvas_size": 64, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three classes that differ in colour; one has a name that is HTML."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for k, name in enumerate(("blue_sky", "grass & <b>trees", "red_wall")):
+        (root / name).mkdir()
+        for i in range(20):
+            pixels = rng.integers(0, 90, (40, 40, 3))
+            pixels[..., 2 - k] += 150
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def splits(folder):
+    return [vpkit.load_dataset(f"folder:{folder}", split, size=64) for split in ("train", "val", "test")]
+
+
+@pytest.fixture(scope="module")
+def task(splits):
+    torch.manual_seed(0)
+    return fit_task(*splits[:2], **QUICK | {"epochs": 3})
+
+
+def test_it_learns_and_validation_is_that_of_its_last_epoch(task, splits):
+    assert task.settings["image_size"] == 44
+    assert task.val_accuracy == task.history["val_accuracy"][-1]
+    assert vpkit.evaluate(task.classifier, task.sized(splits[1]).batches(8)).accuracy == task.val_accuracy
+    assert task.history["train_loss"][-1] < task.history["train_loss"][0]
+
+
+def test_the_best_on_validation_is_chosen_and_ties_go_to_the_first(splits):
+    options = [{"mapping": "FLM", "prompt": "frame"}, {"mapping": "BLM+"}, {"mapping": "ILM"}]
+    best, table = choose_task(*splits[:2], options, **QUICK)
+    assert table["mapping"].tolist() == ["FLM", "BLM+", "ILM"]
+    assert table["prompt"].tolist() == ["frame", "border", "border"]
+    assert best.settings["mapping"] == table["mapping"][table["val_accuracy"].argmax()]
+    assert best.val_accuracy == table["val_accuracy"].max()
+
+
+@pytest.mark.parametrize(("mapping", "prompt"), [("ILM", "border"), ("BLM+", "frame")])
+def test_a_saved_task_predicts_the_same_when_loaded(tmp_path, splits, folder, mapping, prompt):
+    task = fit_task(*splits[:2], mapping=mapping, prompt=prompt, **QUICK)
+    path = save_task(tmp_path / "prompt.safetensors", task, folder="photos")
+    loaded, card = load_task(path)
+    paths = sorted(folder.glob("*/1*.png"))
+    before, after = predict_images(task, paths, batch_size=4), predict_images(loaded, paths)
+    assert before["predicted"].tolist() == after["predicted"].tolist()
+    assert np.allclose(before["probability"], after["probability"], atol=1e-5)
+    assert loaded.class_names == ("blue sky", "grass & <b>trees", "red wall")
+    assert card["folder"] == "photos"
+    read = json.loads(path.with_suffix(".json").read_text())
+    assert read["settings"]["mapping"] == mapping
+    assert len(read["source_classes"]["red wall"]) == (1 if mapping == "ILM" else 3)
+
+
+@pytest.mark.slow
+def test_clip_reads_sentences_of_the_folders_names(splits):
+    icons = [vpkit.load_dataset("icons", split, size=96).select_classes("star", "heart") for split in ("train", "val")]
+    task = fit_task(icons[0][::8], icons[1][::4], model="tiny", mapping="FLM", prompt="frame", epochs=1)
+    assert len(task.classifier.model.class_names) == 2 * 81
+    assert ["heart" in names[0] or "star" in names[0] for names in task.source_classes()] == [True, True]
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_report_is_one_file_that_says_what_is_true(tmp_path, task, splits):
+    path = write_report(tmp_path / "report.html", task, splits[2], {"note": "</pre><script>alert(1)</script>"})
+    page = Page(path.read_text(encoding="utf-8"))
+    found = vpkit.evaluate(task.classifier, task.sized(splits[2]).batches(64))
+    assert f"{100 * found.accuracy:.1f} %" in page.text
+    assert "grass & <b>trees" in page.text
+    assert "b" not in page.tags
+    assert "script" not in page.tags
+    assert page.links
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    wrong = found.n - int(found.confusion.trace())
+    assert page.tags.count("figure") == 2 + min(wrong, 12)
+    with pytest.raises(ValueError, match="the test images have the classes"):
+        write_report(path, task, splits[2].select_classes("blue sky", "red wall"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mapping": "best"}, "unknown mapping 'best': expected one of FLM, ILM"),
+        ({"prompt": "circle"}, "unknown prompt 'circle': expected one of border, frame"),
+        ({"model": "gpt"}, "unknown model 'gpt'"),
+        ({"canvas_size": 64, "prompt_size": 32}, "prompt_size=32: expected 1..31 on a 64 px canvas"),
+    ],
+)
+def test_wrong_options_are_refused(splits, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fit_task(*splits[:2], **options)
+
+
+def test_nothing_to_choose_from(splits):
+    with pytest.raises(ValueError, match="options is empty"):
+        choose_task(*splits[:2], [])
+
+
+def test_files_that_are_no_tasks_are_refused(tmp_path, task):
+    path = save_task(tmp_path / "prompt.safetensors", task)
+    whole = path.read_bytes()
+    with pytest.raises(ValueError, match=r"ending in \.safetensors"):
+        save_task(tmp_path / "prompt.bin", task)
+    with pytest.raises(FileNotFoundError, match="no such prompt file"):
+        load_task(tmp_path / "none.safetensors")
+    other = tmp_path / "other.safetensors"
+    for content in (b"", b"nonsense", whole[: len(whole) // 2]):
+        other.write_bytes(content)
+        with pytest.raises(ValueError, match="not a task saved by vpkit"):
+            load_task(other)
+    tensors = load_file(path)
+    save_file(tensors, other)
+    with pytest.raises(ValueError, match="not a task saved by vpkit"):
+        load_task(other)
+    tensors["mapping.index"] = torch.arange(2)
+    card = json.loads(path.with_suffix(".json").read_text())
+    save_file(tensors, other, metadata={"card": json.dumps(card), "prompt": "x"})
+    with pytest.raises(ValueError, match="its mapping does not fit 3 classes"):
+        load_task(other)
+
+
+@pytest.mark.slow
+def test_from_the_shell_in_processes_of_their_own(tmp_path, folder):
+    def run(*words):
+        ran = subprocess.run(
+            [sys.executable, "-m", "vpkit.tasks.cli", *map(str, words)], capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    prompt, page = tmp_path / "p.safetensors", tmp_path / "r.html"
+    told = run("fit", folder, "--out", prompt, "--quick", "--epochs", 1)
+    assert f"next: vpkit report {prompt}" in told
+    told = run("predict", prompt, folder / "red_wall" / "3.png", folder / "blue_sky" / "4.png")
+    assert len(re.findall(r"^ *\d+\.\d%  .+3\.png$|^ *\d+\.\d%  .+4\.png$", told, flags=re.M)) == 2
+    run("report", prompt, "--out", page)
+    assert "test images are right" in page.read_text(encoding="utf-8")
+
+
+def test_the_shell_tells_mistakes_in_one_line(tmp_path):
+    for words in (["predict", str(tmp_path / "none.safetensors"), "a.png"], ["fit", str(tmp_path / "nowhere")]):
+        ran = CliRunner().invoke(app, words)
+        assert ran.exit_code == 1
+        assert "no such" in ran.output
+        assert "Traceback" not in ran.output
+    helped = CliRunner().invoke(app, ["--help"]).output
+    assert all(word in helped for word in ("fit", "predict", "report", "frozen"))

@@ -1,0 +1,66 @@
+"""Where the class token of CLIP's image transformer looks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vpkit.models.clip import FrozenCLIP
+
+__all__ = ["attention_in_box", "class_attention"]
+
+
+@torch.no_grad()
+def class_attention(
+    clip: FrozenCLIP, encode: Callable[[Tensor], object], images: Tensor, block: int | None = None
+) -> Tensor:
+    """Attention of the class token to the patches in one block, mean over heads: (B, g, g), each summing to 1.
+
+    Prompt tokens get their share of attention too; it is left out and the rest scaled to 1, so that models with and
+    without prompts can be compared.
+
+    Args:
+        clip: a CLIP whose image tower is a transformer.
+        encode: what runs the images through it: `clip.encode_image`, or a classifier with tokens around `clip`.
+        images: (B, 3, s, s) in [0, 1].
+        block: 1..L; None is the last.
+
+    Raises:
+        ValueError: a CNN image tower, a block that does not exist, or an `encode` that does not run this tower.
+
+    Source: Xing et al. 2023, Figs. 1 and 7. Explained in chapter 6.
+    """
+    visual = clip.image_transformer("attention maps")
+    blocks, inputs = visual.transformer.resblocks, []
+    if block is not None and not 1 <= block <= len(blocks):
+        raise ValueError(f"block={block}: this image tower has blocks 1..{len(blocks)}")
+    looking = blocks[-1 if block is None else block - 1]
+    handle = looking.ln_1.register_forward_hook(lambda _module, _inputs, output: inputs.append(output))
+    try:
+        encode(images)
+    finally:
+        handle.remove()
+    if not inputs:
+        raise ValueError("encode(images) did not run this CLIP's image tower: pass a function that does")
+    hidden = inputs[-1]  # a classifier may run the plain image first; its own pass is last
+    _, weights = looking.attn(hidden[:, :1], hidden, hidden, need_weights=True)  # (B, 1, n), mean over heads
+    patches = visual.positional_embedding.shape[0] - 1
+    found = weights[:, 0, 1 : 1 + patches].float()
+    side = round(patches**0.5)
+    return (found / found.sum(1, keepdim=True)).view(-1, side, side)
+
+
+def attention_in_box(maps: Tensor, boxes: Tensor, image_size: int) -> Tensor:
+    """Share of each map (B, g, g) inside its box (B, 4): left, top, right, bottom in pixels; (B,) in [0, 1].
+
+    Cells that the box cuts count by the part inside.
+    """
+    cell = image_size / maps.shape[-1]
+    edges = torch.arange(maps.shape[-1], device=maps.device) * cell
+
+    def covered(low: Tensor, high: Tensor) -> Tensor:  # (B, g): part of each cell within [low, high]
+        inside = torch.minimum(high[:, None], edges + cell) - torch.maximum(low[:, None], edges)
+        return inside.clamp(min=0) / cell
+
+    left, top, right, bottom = boxes.to(maps).T
+    return torch.einsum("bij,bi,bj->b", maps, covered(top, bottom), covered(left, right))

@@ -1,0 +1,148 @@
+"""The papers' printed numbers beside those of our own runs, cell by cell."""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import t as student_t
+
+from vpkit.book.results import load_paper_results, load_runs
+
+__all__ = ["grid_of", "interval", "mean_and_interval", "papers_beside_ours"]
+
+_BACKBONES = {
+    "ResNet-18 (ImageNet-1K)": ("resnet18",),
+    "ResNet-50 (ImageNet-1K)": ("resnet50", "resnet50_v1"),
+    "ResNeXt-101-32x8d (Instagram)": ("resnext101_instagram",),
+    "BiT-M ResNet-50 (ImageNet-21K)": ("bit_m_r50x1",),
+    "CLIP": ("ViT-B-32",),
+    "CLIP ViT-B/32": ("ViT-B-32",),
+    "CLIP ViT-B/16": ("ViT-B-16",),
+    "CLIP ResNet-50": ("RN50",),
+}
+_METHODS = {  # printed: ours, where they differ
+    "TP": "zero-shot", "CLIP": "zero-shot", "ZSCLIP": "zero-shot", "LP": "linear probe", "FT": "full fine-tuning",
+    "FF": "full fine-tuning", "RLM-VP": "RLM", "FLM-VP": "FLM", "ILM-VP": "ILM",
+    "LoGoPrompt+Adapter": "LoGoPrompt + adapter",
+}  # fmt: skip
+_VP = {"vp": "padding", "logoprompt": "VP+TP"}  # what each paper calls VP
+_METRICS = {"accuracy": "test_accuracy", "base_accuracy": "base", "new_accuracy": "new", "harmonic_mean": "H"}
+_DOMAINS = {"ImageNetV2": "v2", "ImageNet-Sketch": "sketch", "ImageNet-A": "a", "ImageNet-R": "r"}
+Convert = Callable[[str], object] | dict[str, object]
+_VARIED: dict[str, tuple[str, Convert]] = {  # the papers' ablations: parameter, and its value as ours has it
+    "alpha": ("alpha", float), "cavpt_length": ("candidates", int), "text_prompt_length": ("context_length", int),
+    "vctx": ("num_tokens", int), "visual_prompt_location": ("location", {"rand": "random"}),
+    "visual_prompt_size": ("strip_ratio", {"1/14": 0.0714, "1/7": 0.143, "2/7": 0.286}),
+}  # fmt: skip
+_KINDS = {  # Table 4a of LoGoPrompt: our names of its rows
+    "text augmentation": "names as images", "paired-text-image": "names pasted", "text-image-selection": "LoGoPrompt",
+}  # fmt: skip
+_ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6}
+
+
+def grid_of(paper: str, table: str) -> str | None:
+    """The grid that runs a paper's table, such as `ilm_vp_table1`; None if there is none."""
+    printed = table.removeprefix("Table ")
+    found = re.match(r"\d+", printed)
+    number = found[0] if found else _ROMAN.get(printed)
+    return None if number is None or paper == "ilm_vp_slides" else f"{paper}_table{number}"
+
+
+def papers_beside_ours(runs: str | Path | None = None) -> pd.DataFrame:
+    """Every printed accuracy of the four papers, with our mean, 95 % interval and number of seeds where we have runs.
+
+    Args:
+        runs: folder with a `<grid>.json`, or a folder `<grid>/` of runs, for each grid that was run; the rest, or all
+            if it is None, counts as not run.
+
+    Returns:
+        The columns of `load_paper_results`, then `grid` (None where no grid covers the cell), `ours`, `low`, `high`
+        in percent, and `seeds` (0: not run). An average is ours only if every data set of its table is.
+    """
+    printed = load_paper_results()
+    printed = printed[printed.metric.isin(_METRICS) & (printed.paper != "ilm_vp_slides")].copy()
+    printed["grid"] = [grid_of(paper, table) for paper, table in zip(printed.paper, printed.table, strict=True)]
+    found = {grid: _runs_of(runs, grid) for grid in printed.grid.dropna().unique()}
+    rows = []
+    for row in printed.itertuples():
+        values = _values(row, printed, found.get(row.grid))
+        rows.append(mean_and_interval(values) | {"seeds": len(values)})
+    extra = pd.DataFrame(rows, index=printed.index)
+    return printed.assign(**{name: extra[name] for name in ("ours", "low", "high", "seeds")}).reset_index(drop=True)
+
+
+def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of a mean; NaN for fewer than two values."""
+    series = pd.Series(list(values), dtype=float)
+    n = len(series)
+    if n < 2:
+        return math.nan, math.nan
+    half = student_t.ppf(0.5 + level / 2, n - 1) * series.std(ddof=1) / math.sqrt(n)
+    return series.mean() - half, series.mean() + half
+
+
+def mean_and_interval(values: Iterable[float], level: float = 0.95) -> dict[str, float]:
+    """{"ours", "low", "high"} of some runs, in percent of accuracies in [0, 1]; NaN without any."""
+    values = [100 * value for value in values]
+    low, high = interval(values, level)
+    return {"ours": sum(values) / len(values) if values else math.nan, "low": low, "high": high}
+
+
+def _runs_of(folder: str | Path | None, grid: str) -> pd.DataFrame | None:
+    for place in () if folder is None else (Path(folder) / f"{grid}.json", Path(folder) / grid):
+        if place.exists():
+            return load_runs(place)
+    return None
+
+
+def _values(row, printed: pd.DataFrame, runs: pd.DataFrame | None) -> list[float]:
+    """What our runs have for a printed cell, one value a seed."""
+    if runs is None:
+        return []
+    if row.dataset in ("Average", "OOD Average"):
+        same = printed[
+            (printed.paper == row.paper) & (printed.grid == row.grid) & (printed.metric == row.metric)
+            & (printed.method == row.method) & (printed.backbone == row.backbone) & (printed.setting == row.setting)
+        ]  # fmt: skip
+        parts = [part for part in same.itertuples() if "Average" not in part.dataset]
+        parts = [part for part in parts if row.dataset == "Average" or part.dataset != "ImageNet"]
+        if not parts and row.paper == "dpt":  # the ablations print averages only, over the sets of Table I
+            names = printed[(printed.paper == "dpt") & (printed.table == "Table I")].dataset.unique()
+            parts = [row._replace(dataset=name) for name in names if name != "Average"]
+        values = [_values(part, printed, runs) for part in parts]
+        complete = values and len({len(found) for found in values}) == 1
+        return [sum(of_seed) / len(of_seed) for of_seed in zip(*values, strict=True)] if complete else []
+    chosen, column = runs[_is_cell(row, runs)], _METRICS[row.metric]
+    if row.setting == "domain-generalization":
+        column = _DOMAINS.get(row.dataset, column)
+    if column not in chosen:
+        return []
+    return chosen.dropna(subset=[column]).sort_values("seed").drop_duplicates("seed")[column].tolist()
+
+
+def _is_cell(row, runs: pd.DataFrame) -> pd.Series:
+    domain = row.setting == "domain-generalization" and row.dataset in _DOMAINS
+    dataset = "imagenet" if domain else _plain(row.dataset)
+    method = _VP[row.paper] if row.method == "VP" else _METHODS.get(row.method, row.method)
+    wanted = pd.Series(True, index=runs.index)
+    if row.setting.startswith("ablation:"):
+        name, value = row.setting.removeprefix("ablation:").split("=")
+        if name == "visual_prompt_type":
+            method = _KINDS[value]
+        elif value != "n/a":
+            parameter, convert = _VARIED[name]
+            ours = convert.get(value, value) if isinstance(convert, dict) else convert(value)
+            wanted &= runs[parameter] == ours if parameter in runs else False
+    wanted &= (runs.method == method) & runs.model.isin(_BACKBONES[row.backbone])
+    wanted &= runs.dataset.map(_plain) == dataset
+    if row.shots and not math.isnan(row.shots) and "shots" in runs:
+        wanted &= runs.shots == row.shots
+    return wanted
+
+
+def _plain(dataset: str) -> str:
+    """One spelling of a data set's name: `Oxford Pets`, `OxfordPets` and `oxford_pets` are the same."""
+    name = re.sub(r"[^a-z0-9]", "", str(dataset).lower())
+    return {"clevr": "clevrcount"}.get(name, name)

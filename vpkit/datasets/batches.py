@@ -1,0 +1,73 @@
+"""Batches of a split, whatever form its inputs have."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vpkit.datasets.cache import forget_pages
+
+__all__ = ["Batches"]
+
+_MOST_MAPPED = 256 * 2**20  # bytes of a mapped set that are read before its pages are given back
+
+
+class Batches:
+    """Iterable of `(inputs, labels)`, at most `batch_size` of them at a time; each pass draws a new order.
+
+    Args:
+        inputs: N rows: a tensor (N, ...), or a named tuple of such tensors, whose batches are named tuples too. uint8
+            rows are images (N, 3, h, w), and their batches floats in [0, 1].
+        labels: (N,) int64.
+        class_names: of the T classes.
+        batch_size: the last batch may be smaller.
+        shuffle: a new order each pass, drawn on the CPU, so that one seed gives one order on every device.
+        generator: of the order; torch's own by default.
+        device: where batches go, if that is not where the inputs are.
+
+    Raises:
+        ValueError: a batch_size below 1.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        labels: Tensor,
+        class_names: Sequence[str],
+        batch_size: int,
+        shuffle: bool = False,
+        generator: torch.Generator | None = None,
+        device: torch.device | None = None,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: expected at least 1")
+        self.inputs, self.labels, self.class_names = inputs, labels, class_names
+        self.batch_size, self.shuffle, self.generator, self.device = batch_size, shuffle, generator, device
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        labels, read = self.labels, 0
+        if len(labels) == 0:  # split() would yield one empty batch
+            return
+        order = torch.randperm(len(labels), generator=self.generator) if self.shuffle else torch.arange(len(labels))
+        for chosen in order.to(labels.device).split(self.batch_size):
+            if not isinstance(self.inputs, Tensor):
+                yield type(self.inputs)(*(part[chosen] for part in self.inputs)), labels[chosen]
+                continue
+            x, y = self.inputs[chosen], labels[chosen]
+            read += x.nbytes
+            if read > _MOST_MAPPED:  # a set may be larger than memory
+                forget_pages(self.inputs)
+                read = 0
+            if self.device not in (None, x.device):
+                x, y = (_moved(part, self.device) for part in (x, y))
+            yield x.float().div_(255) if x.dtype == torch.uint8 else x, y
+
+
+def _moved(part: Tensor, device: torch.device) -> Tensor:
+    """From pinned memory, so that the copy runs beside the GPU's work; as bytes, a quarter of the floats."""
+    part = part.pin_memory() if device.type == "cuda" else part
+    return part.to(device, non_blocking=True)

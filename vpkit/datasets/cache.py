@@ -1,0 +1,132 @@
+"""Decoded splits on disk: one safetensors file each, written image by image, mapped into memory when read.
+
+A set larger than memory is never held whole: not while it is written, and not while it is used, because the mapped
+file is read page by page, and a pass over the images gives the pages back as it goes (`forget_pages`).
+"""
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from tqdm import tqdm
+
+from vpkit.datasets.source import Source
+from vpkit.files import cache_folder, write_atomically
+
+_MAPPED = "mapped_file"  # the attribute of a tensor that holds the map its values lie in
+_FORMAT = 2  # part of every cache's key: raise it when what a loader returns changes
+
+
+def cached_images(name: str, source: Source, size: int, positions: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+    """`source` at `size` px as (N, 3, size, size) uint8 images and (N,) labels, decoded on first use.
+
+    A file that is cut short, or was written for other images or by another version, is rebuilt. Of processes that
+    want the same file at once, one decodes and the others wait for it.
+
+    Args:
+        positions: only these images. They are taken from the whole set if that was decoded before; else, if they are
+            at most half of it, they are decoded alone and get a file of their own.
+
+    Raises:
+        ValueError: images that cannot be decoded, each named (up to ten); no file is left behind.
+        OSError: the cache cannot be written.
+    """
+    if positions is not None:
+        whole = _read(*_file_and_key(name, source, size))
+        if whole is not None or 2 * len(positions) > len(source.labels):
+            images, labels = whole or cached_images(name, source, size)
+            chosen = torch.from_numpy(positions)
+            return images[chosen], labels[chosen]
+        name, source = f"{name}-{len(positions)}", source.part(positions)
+    path, key = _file_and_key(name, source, size)
+    if (found := _read(path, key)) is not None:
+        return found
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):  # let go of by the system, should this process be killed
+            if (found := _read(path, key)) is not None:  # by the one we waited for
+                return found
+            print(f"preparing {name} at {size} px (once)", file=sys.stderr)
+            write_atomically(path, lambda part: _write(part, key, source, size))
+    except OSError as error:
+        raise OSError(
+            f"cannot write the dataset cache {path}: {error.strerror or error}. "
+            f"Free some space, or point VPKIT_CACHE (now {os.environ.get('VPKIT_CACHE', 'not set')}) at another folder"
+        ) from error
+    found = _read(path, key)
+    assert found is not None, f"{path} was written and cannot be read"
+    return found
+
+
+def _file_and_key(name: str, source: Source, size: int) -> tuple[Path, str]:
+    """Where the decoded images belong, and what the file says it holds."""
+    labels = hashlib.sha256(np.ascontiguousarray(source.labels).tobytes()).hexdigest()
+    key = json.dumps([_FORMAT, name, size, source.fingerprint, labels, source.class_names])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    safe_name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[-80:]
+    return cache_folder() / "datasets" / f"{safe_name}-{size}px-{digest}.safetensors", key
+
+
+def _read(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            labels, shape = file.get_tensor("labels"), file.get_slice("images").get_shape()
+            if math.prod(shape) == 0:
+                return file.get_tensor("images"), labels
+        with path.open("rb") as file:  # sound, as safe_open has checked; mapped here, to be able to give pages back
+            length = int.from_bytes(file.read(8), "little")
+            start = json.loads(file.read(length))["images"]["data_offsets"][0]
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        images = torch.frombuffer(mapped, dtype=torch.uint8, offset=8 + length + start, count=math.prod(shape))
+        images = images.view(shape)
+        setattr(images, _MAPPED, mapped)
+        return images, labels
+    except (SafetensorError, OSError):
+        return None
+
+
+def forget_pages(images: Tensor) -> None:
+    """Take what was read of a mapped set out of this process's memory; the file's cache in the system stays."""
+    mapped = getattr(images, _MAPPED, None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _write(part: Path, key: str, source: Source, size: int) -> None:
+    """A safetensors file, streamed: header length, JSON header, labels, then one image after the other."""
+    count = len(source.labels)
+    end_of_labels, end_of_images = 8 * count, 8 * count + 3 * size * size * count
+    header = json.dumps(
+        {
+            "__metadata__": {"key": key},
+            "labels": {"dtype": "I64", "shape": [count], "data_offsets": [0, end_of_labels]},
+            "images": {"dtype": "U8", "shape": [count, 3, size, size], "data_offsets": [end_of_labels, end_of_images]},
+        }
+    ).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of eight bytes
+    failed = []
+    with part.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(source.labels.astype("<i8").tobytes())
+        for i in tqdm(range(count), desc="decoding", unit="image", leave=False, disable=None):
+            try:
+                image = source.decode(i, size)
+            except ValueError as error:
+                failed.append(str(error))
+                continue
+            file.write(np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes())
+    if failed:
+        raise ValueError(f"{len(failed)} of {count} images cannot be decoded:\n" + "\n".join(failed[:10]))

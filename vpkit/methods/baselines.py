@@ -1,0 +1,134 @@
+"""What prompting is compared with: linear probe (chapter 1), full fine-tuning (chapter 3), Tip-Adapter (chapter 5)."""
+
+from copy import deepcopy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, one_hot, pad
+
+from vpkit.interfaces import LabelledBatches
+from vpkit.models.frozen import FrozenModel
+
+REGULARISATION = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+class LinearProbe(nn.Module):
+    """A linear classifier on the frozen model's standardised penultimate features."""
+
+    def __init__(self, model: FrozenModel, weight: Tensor, bias: Tensor, chosen_c: float):
+        super().__init__()
+        self.model, self.chosen_c = model, chosen_c
+        self.weight = nn.Parameter(weight)  # (T, D)
+        self.bias = nn.Parameter(bias)  # (T,)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.features(images) @ self.weight.T + self.bias
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(images)
+        return cross_entropy(logits, labels), logits
+
+
+def linear_probe(model: FrozenModel, train: LabelledBatches, val: LabelledBatches) -> LinearProbe:
+    """Logistic regression (L-BFGS) on features computed once; the penalty is the best of five on validation.
+
+    Args:
+        model: the frozen model.
+        train, val: `ImageSet.batches(...)`; every class must occur in `train`.
+
+    Raises:
+        ValueError: a class without training images.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    (features, labels), (val_features, val_labels) = _features(model, train), _features(model, val)
+    missing = sorted(set(range(len(train.class_names))) - set(labels.tolist()))
+    if missing:
+        names = ", ".join(train.class_names[i] for i in missing)
+        raise ValueError(f"no training image of: {names}; a probe needs at least one of each class")
+    mean, scale = features.mean(0), features.std(0) + 1e-6
+
+    def fitted(c: float) -> tuple[float, float, LogisticRegression]:
+        probe = LogisticRegression(C=c, max_iter=500, tol=1e-3).fit((features - mean) / scale, labels)
+        return probe.score((val_features - mean) / scale, val_labels), c, probe
+
+    _, c, probe = max(map(fitted, REGULARISATION), key=lambda found: found[0])  # of equals the first
+    coefficients, intercept = probe.coef_, probe.intercept_
+    if len(coefficients) == 1:  # scikit-learn keeps one row for two classes
+        coefficients, intercept = np.vstack([-coefficients, coefficients]) / 2, np.hstack([-intercept, intercept]) / 2
+    weight = coefficients / scale  # the standardisation joins the weights
+    bias = intercept - weight @ mean
+    like = model.mean
+    return LinearProbe(model, torch.from_numpy(weight).to(like), torch.from_numpy(bias).to(like), c)
+
+
+class FineTuned(nn.Module):
+    """A trainable copy of a frozen model, with a new T-way head unless its own is to be kept: full fine-tuning.
+
+    Training images are shifted by up to 1/8 of their side and, if `flip`, mirrored every other time; evaluation
+    sees them as they are. (ILM-VP's released code keeps the 1000-way head and crops test images too.)
+
+    Args:
+        model: the frozen model, which stays as it is.
+        num_target: number of target classes T; None keeps the head, such as CLIP's zero-shot one (chapter 4).
+        flip: mirroring keeps the class; not so for digits or letters.
+
+    Source: Chen et al. 2023, Appendix D (FF). Explained in chapter 3.
+    """
+
+    def __init__(self, model: FrozenModel, num_target: int | None, flip: bool = True):
+        super().__init__()
+        self.model, self.flip = deepcopy(model), flip
+        self.model.is_frozen = False
+        self.model.requires_grad_(True)
+        if num_target is not None:
+            self.model.replace_head(num_target)
+
+    def train(self, mode: bool = True) -> "FineTuned":
+        super().train(mode)
+        self.model.network.train(mode)  # a FrozenModel would keep it in eval mode
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(augmented(images, self.flip) if self.training else images)
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(images)
+        return cross_entropy(logits, labels), logits
+
+
+def augmented(images: Tensor, flip: bool = True) -> Tensor:
+    """Each image (B, 3, h, w) shifted by up to 1/8 of its side in both directions (edges reflected), and mirrored."""
+    count, _, height, width = images.shape
+    down, right = height // 8, width // 8
+    rows = torch.arange(height) + torch.randint(2 * down + 1, (count, 1))  # (B, h), in the padded image
+    columns = torch.arange(width) + torch.randint(2 * right + 1, (count, 1))
+    if flip:
+        columns = torch.where(torch.rand(count, 1) < 0.5, columns, columns.flip(1))
+    padded = pad(images, (right, right, down, down), mode="reflect")
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    each = torch.arange(count, device=images.device)[:, None, None]
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def _features(model: FrozenModel, batches: LabelledBatches) -> tuple[np.ndarray, np.ndarray]:
+    parts = [(model.features(images).cpu(), labels.cpu()) for images, labels in batches]
+    features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    return features.double().numpy(), labels.numpy()
+
+
+def tip_adapter_votes(features: Tensor, keys: Tensor, labels: Tensor, num_target: int, sharpness: float = 5.5):
+    """Tip-Adapter: image features (..., D) get votes (..., T) from the training features they resemble.
+
+    A key k of class c adds exp(-sharpness (1 - cosine)) to class c; the votes are added to zero-shot logits.
+
+    Args:
+        keys: (N, D) unit features of the training images, or what training made of them (Tip-Adapter-F).
+        labels: (N,) their classes.
+        sharpness: the paper's beta for ImageNet.
+
+    Source: Zhang et al. 2022 (Tip-Adapter), Eqs. 4 and 5, with its alpha of 1. Explained in chapter 5.
+    """
+    return torch.exp(-sharpness * (1 - features @ keys.T)) @ one_hot(labels, num_target).to(features.dtype)

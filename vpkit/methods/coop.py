@@ -1,0 +1,63 @@
+"""CoOp and CoCoOp: the words in front of a class name are learned, the images are left as they are."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from vpkit.prompts.context import ContextPrompt, MetaNet
+
+__all__ = ["TextPromptedClassifier"]
+
+
+class TextPromptedClassifier(nn.Module):
+    """Image *features* (B, D) to (B, T) logits through a text prompt: CoOp, or CoCoOp with a `shift`.
+
+    Features and not images, because nothing on the image side is learned: `cache_features` computes them once.
+
+    Args:
+        prompt: gives the text features; called once per batch, or once in all while nothing is trained.
+        logit_scale: `clip.logit_scale`.
+        shift: CoCoOp's `MetaNet`: every image gets text features of its own.
+        texts_at_once: with a `shift`, how many sentences go through the text tower together. The activations of one
+            such part are held at a time, in training too, where they are computed a second time for the gradient.
+
+    Source: Zhou et al. 2022 (CoOp, Eq. 2; CoCoOp, Eq. 3). Explained in chapter 5.
+    """
+
+    logit_scale: Tensor
+
+    def __init__(self, prompt: nn.Module, logit_scale: Tensor, shift: MetaNet | None = None, texts_at_once: int = 1024):
+        super().__init__()
+        self.prompt, self.shift, self.texts_at_once = prompt, shift, texts_at_once
+        self.register_buffer("logit_scale", logit_scale.detach().clone(), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.shift is None:
+            return self.logit_scale * features @ self.prompt().T
+        return self.logit_scale * torch.cat(
+            [self._shifted(part, self.shift(part)) for part in features.split(self._images_at_once)]
+        )
+
+    def loss(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(features)
+        return cross_entropy(logits, labels), logits
+
+    @property
+    def _images_at_once(self) -> int:
+        return max(1, self.texts_at_once // len(self._context_prompt.class_names))
+
+    @property
+    def _context_prompt(self) -> ContextPrompt:
+        assert isinstance(self.prompt, ContextPrompt)  # only such a prompt has something to shift
+        return self.prompt
+
+    def _shifted(self, features: Tensor, shifts: Tensor) -> Tensor:
+        """Cosines (B, T) of images with the texts made for them, all in one pass of the text tower."""
+        if torch.is_grad_enabled():
+            return checkpoint(self._cosines, features, shifts, use_reentrant=False)
+        return self._cosines(features, shifts)
+
+    def _cosines(self, features: Tensor, shifts: Tensor) -> Tensor:
+        texts = self._context_prompt(self._context_prompt.context + shifts[:, None, None])  # (B, T, D)
+        return torch.einsum("bd,btd->bt", features, texts)

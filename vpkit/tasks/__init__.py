@@ -1,0 +1,20 @@
+"""Your own pictures: fit a prompt to a folder, save it, report on it, predict. `vpkit --help` is its command line.
+
+Built from the other rooms; only chapters use it.
+"""
+
+from vpkit.tasks.files import load_task, save_task
+from vpkit.tasks.report import write_report
+from vpkit.tasks.task import PromptedTask, choose_task, evaluate_task, fit_task, predict_images, probabilities_of
+
+__all__ = [
+    "PromptedTask",
+    "choose_task",
+    "evaluate_task",
+    "fit_task",
+    "load_task",
+    "predict_images",
+    "probabilities_of",
+    "save_task",
+    "write_report",
+]

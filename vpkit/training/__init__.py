@@ -1,0 +1,9 @@
+"""One loop for every method: `fit`, its schedules, its history, and checkpoints that continue an interrupted run.
+
+The loop does not know the loss: the classifier gives it.
+"""
+
+from vpkit.training.history import History
+from vpkit.training.loop import Evaluation, evaluate, fit, train_epoch
+
+__all__ = ["Evaluation", "History", "evaluate", "fit", "train_epoch"]

@@ -1,0 +1,145 @@
+"""What a cut-off training run needs to go on as if nothing had happened: one file, replaced whole after each epoch.
+
+Tensors lie in a safetensors file, everything else as JSON in its header; nothing is pickled.
+"""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from vpkit.files import write_atomically
+from vpkit.interfaces import Classifier, LabelledBatches
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(
+    path: str | Path,
+    classifier: Classifier,
+    optimizer: Optimizer,
+    scheduler: LambdaLR,
+    batches: LabelledBatches,
+    epochs: int,
+    rows: list[dict],
+) -> Path:
+    """Write the state after `len(rows)` epochs to `path`.
+
+    Args:
+        path: ends in `.safetensors`.
+        classifier: what takes gradients and what was assigned (the mapping) is saved; the frozen model is not.
+        optimizer, scheduler: with their state.
+        batches: the training batches; the state of their generator is saved.
+        epochs: how many the run will have in all.
+        rows: the history so far.
+    """
+    state = optimizer.state_dict()
+    tensors = {f"classifier.{name}": value for name, value in _learned(classifier).items()}
+    numbers: dict[str, float] = {}
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            (tensors if isinstance(value, Tensor) else numbers)[f"optimizer.{index}.{name}"] = value
+    tensors |= {f"random.{name}": value for name, value in _random_state(batches).items()}
+    header = {
+        "signature": _signature(classifier, optimizer, batches, epochs),
+        "rows": rows,
+        "groups": state["param_groups"],
+        "numbers": numbers,
+        "scheduler": {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"},
+        "python": random.getstate(),
+        "numpy": _numpy_state(),
+    }
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    metadata = {"vpkit": json.dumps(header)}
+    return write_atomically(path, lambda part: save_file(tensors, part, metadata=metadata))
+
+
+def load_checkpoint(
+    path: str | Path,
+    classifier: Classifier,
+    optimizer: Optimizer,
+    scheduler: LambdaLR,
+    batches: LabelledBatches,
+    epochs: int,
+) -> list[dict]:
+    """Restore everything that `save_checkpoint` wrote and return the history so far; [] if there is no file.
+
+    Raises:
+        ValueError: a file that is cut short or no checkpoint, or one of another run; the message says what differs.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            header = json.loads(file.metadata()["vpkit"])
+        ours, theirs = _signature(classifier, optimizer, batches, epochs), header["signature"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a checkpoint of vpkit, or cut short ({error}); remove it to start anew"
+        ) from error
+    different = [f"{name} {theirs.get(name)}, now {value}" for name, value in ours.items() if theirs.get(name) != value]
+    if different:
+        raise ValueError(f"{path} belongs to another run ({'; '.join(different)}): remove it, or give another path")
+
+    learned = {n.removeprefix("classifier."): v for n, v in tensors.items() if n.startswith("classifier.")}
+    classifier.load_state_dict(learned, strict=False)
+    state: dict = {}
+    for name, value in [*tensors.items(), *header["numbers"].items()]:
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
+    scheduler.load_state_dict(header["scheduler"] | {"lr_lambdas": [None] * len(header["groups"])})
+    _restore_random_state(tensors, header, batches)
+    return header["rows"]
+
+
+def _learned(classifier: Classifier) -> dict[str, Tensor]:
+    """What takes a gradient or was assigned: everything outside modules that call themselves frozen."""
+    frozen = tuple(f"{name}." for name, module in classifier.named_modules() if getattr(module, "is_frozen", False))
+    return {name: value for name, value in classifier.state_dict().items() if not name.startswith(frozen)}
+
+
+def _signature(classifier, optimizer, batches, epochs) -> dict:
+    return {
+        "epochs": epochs,
+        "learned": {name: list(value.shape) for name, value in _learned(classifier).items()},
+        "optimizer": type(optimizer).__name__,
+        "steps per epoch": len(batches),
+    }
+
+
+def _random_state(batches) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    if getattr(batches, "generator", None) is not None:
+        states["batches"] = batches.generator.get_state()
+    return states
+
+
+def _numpy_state() -> dict:
+    state = np.random.get_state(legacy=False)  # noqa: NPY002 (whoever draws from the global generator)
+    return state | {"state": {"key": state["state"]["key"].tolist(), "pos": state["state"]["pos"]}}
+
+
+def _restore_random_state(tensors, header, batches) -> None:
+    torch.set_rng_state(tensors["random.cpu"])
+    for i in range(torch.cuda.device_count()):
+        if f"random.cuda{i}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"random.cuda{i}"], i)
+    if "random.batches" in tensors and getattr(batches, "generator", None) is not None:
+        batches.generator.set_state(tensors["random.batches"])
+    version, values, gauss = header["python"]
+    random.setstate((version, tuple(values), gauss))
+    numpy_state = header["numpy"]
+    key = np.array(numpy_state["state"]["key"], dtype=np.uint32)
+    np.random.set_state(numpy_state | {"state": {"key": key, "pos": numpy_state["state"]["pos"]}})  # noqa: NPY002

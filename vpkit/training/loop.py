@@ -1,0 +1,220 @@
+"""One loop for every method: `train_epoch`, `evaluate`, and `fit`, which alternates them."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+
+from vpkit.interfaces import Batch, Classifier, LabelledBatches
+from vpkit.training.checkpoint import load_checkpoint, save_checkpoint
+from vpkit.training.history import History
+from vpkit.training.schedules import Schedule, constant
+
+__all__ = ["EpochResult", "Evaluation", "evaluate", "fit", "train_epoch"]
+
+Trained = TypeVar("Trained", bound=Classifier)
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """Mean loss and accuracy in [0, 1] over the images of one training epoch, as they were met."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        accuracy: share of correct images, in [0, 1].
+        loss: mean loss per image.
+        confusion: (T, T) int64, row: true class, column: predicted class.
+    """
+
+    accuracy: float
+    loss: float
+    confusion: Tensor
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return int(self.confusion.sum())
+
+    @property
+    def per_class(self) -> Tensor:
+        """(T,) accuracy of each class in [0, 1]; NaN for a class without images."""
+        return self.confusion.diagonal() / self.confusion.sum(1)
+
+
+def train_epoch(
+    classifier: Classifier,
+    batches: Iterable[Batch],
+    optimizer: Optimizer,
+    schedule: LambdaLR | None = None,
+    epoch: int = 1,
+) -> EpochResult:
+    """One pass over `batches`, one optimizer step per batch; returns an `EpochResult`.
+
+    Nothing is read back from the device until the epoch is over. On a GPU the forward pass runs in bf16
+    (fp16 with loss scaling where bf16 is not native).
+
+    Args:
+        classifier: has `loss(images, labels) -> (loss, logits)`.
+        batches: iterable of `(images, labels)`.
+        optimizer: over the parameters that take gradients.
+        schedule: stepped once per batch, if given.
+        epoch: only named in errors.
+
+    Raises:
+        FloatingPointError: a loss that is NaN or infinite, with epoch, step and learning rate.
+        ValueError: no batches.
+
+    Explained in chapter 1.
+    """
+    classifier.train()
+    dtype = _autocast_dtype(next(iter(classifier.parameters())).device)
+    # A modest first scale: the default of 65,536 would skip the first steps of every epoch.
+    scaler = torch.amp.GradScaler(init_scale=1024.0, enabled=dtype == torch.float16)
+    losses, hits, sizes, rates = [], [], [], []
+    for images, labels in batches:
+        with _autocast(images.device, dtype):
+            loss, logits = classifier.loss(images, labels)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(_number(loss.detach()))
+        hits.append(_number((logits.detach().argmax(1) == labels).sum()))
+        sizes.append(len(labels))
+        rates.append(optimizer.param_groups[0]["lr"])
+        if schedule is not None:
+            schedule.step()
+    if not losses:
+        raise ValueError("there is nothing to train on: the batches are empty")
+    means = _together(losses)  # the epoch's only wait for a GPU
+    if not means.isfinite().all():
+        step = int((~means.isfinite()).nonzero()[0])
+        raise FloatingPointError(
+            f"the loss became {means[step]:g} in epoch {epoch}, step {step + 1} of {len(means)}, "
+            f"at learning rate {rates[step]:g}: lower the learning rate, and check the images for NaN"
+        )
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    return EpochResult(float(means @ weights / weights.sum()), int(_together(hits).sum()) / int(weights.sum()))
+
+
+@torch.no_grad()
+def evaluate(classifier: Classifier, batches: LabelledBatches) -> Evaluation:
+    """Accuracy, loss and confusion of `classifier` over `batches`, in full precision; per image, not per batch.
+
+    Raises:
+        ValueError: no batches.
+    """
+    classifier.eval()
+    num_target = len(batches.class_names)
+    loss_sum: Tensor | float = 0.0
+    counts: Tensor | None = None
+    for images, labels in batches:
+        loss, logits = classifier.loss(images, labels)
+        loss_sum = loss_sum + loss.double() * len(labels)
+        cells = labels * num_target + logits.argmax(1)
+        counted = torch.bincount(cells, minlength=num_target**2)
+        counts = counted if counts is None else counts + counted
+    if counts is None:
+        raise ValueError("there is nothing to evaluate: the batches are empty")
+    confusion = counts.view(num_target, num_target).cpu()
+    n = int(confusion.sum())
+    return Evaluation(int(confusion.trace()) / n, float(loss_sum) / n, confusion)
+
+
+def fit(
+    classifier: Trained,
+    train: LabelledBatches,
+    val: LabelledBatches,
+    optimizer: Optimizer,
+    epochs: int,
+    before_epoch: Callable[[Trained, int], object] | None = None,
+    *,
+    schedule: Callable[[int, int], Schedule] = constant,
+    name: str = "",
+    checkpoint: str | Path | None = None,
+) -> History:
+    """Train for `epochs`, evaluate on validation after each, print a row each; the last epoch is the result.
+
+    The test split has no business here: read it once, with `evaluate`, when every choice is made.
+
+    Args:
+        classifier: has `loss(images, labels) -> (loss, logits)`; left in its last state.
+        train, val: `ImageSet.batches(...)` of the two splits.
+        optimizer: over the parameters that take gradients.
+        before_epoch: called as `before_epoch(classifier, epoch)`, epoch from 1; the one place for whatever
+            happens between epochs, such as ILM's new mapping. Entries of a dict it returns join the history.
+        schedule: from `vpkit.training.schedules`, called as `schedule(epochs, steps_per_epoch)`.
+        name: shown in front of the printed rows.
+        checkpoint: a `.safetensors` file rewritten after each epoch. If it is there, the run goes on where it
+            stopped and gives the numbers of an unbroken one; a `before_epoch` that keeps state of its own does not.
+
+    Returns:
+        `History` with train_loss, train_accuracy, val_loss, val_accuracy and lr for each epoch.
+
+    Raises:
+        FloatingPointError: as `train_epoch`.
+        ValueError: a checkpoint that is cut short or belongs to another run.
+
+    Explained in chapter 1.
+    """
+    started = perf_counter()
+    scheduler = LambdaLR(optimizer, schedule(epochs, len(train)))
+    state = (classifier, optimizer, scheduler, train, epochs)
+    history = History(load_checkpoint(checkpoint, *state) if checkpoint else ())
+    with tqdm(total=epochs, initial=len(history), desc=name or "fit", unit="epoch", leave=False) as bar:
+        for epoch in range(len(history) + 1, epochs + 1):
+            extra = before_epoch(classifier, epoch) if before_epoch else None
+            lr = optimizer.param_groups[0]["lr"]
+            fitted = train_epoch(classifier, train, optimizer, scheduler, epoch)
+            checked = evaluate(classifier, val)
+            history.add(
+                epoch=epoch,
+                train_loss=fitted.loss,
+                train_accuracy=fitted.accuracy,
+                val_loss=checked.loss,
+                val_accuracy=checked.accuracy,
+                lr=lr,
+                **(extra if isinstance(extra, dict) else {}),
+            )
+            print(f"{name:<12} epoch {epoch:>3}   loss {fitted.loss:6.3f}   val {checked.accuracy:6.1%}")
+            bar.update()
+            if checkpoint:
+                save_checkpoint(checkpoint, *state, history.rows)
+    history.seconds = perf_counter() - started
+    return history
+
+
+def _number(value: Tensor) -> Tensor | float:
+    # A small CPU tensor kept of every step would lie between the large ones and hold gigabytes of holes after 600.
+    return value.item() if value.device.type == "cpu" else value
+
+
+def _together(values: list) -> Tensor:  # (N,) on the CPU
+    on_gpu = isinstance(values[0], Tensor)
+    return torch.stack(values).double().cpu() if on_gpu else torch.tensor(values, dtype=torch.float64)
+
+
+def _autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """bf16 on GPUs that compute in it, fp16 on older ones, full precision on the CPU."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
