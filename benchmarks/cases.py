@@ -254,41 +254,36 @@ def logoprompt(args) -> dict:
     train, test = (vpkit.methods.NamePastedImages(clip, images, seed=args.seed) for images in (shots, test_images))
     torch.manual_seed(args.seed)
     prompt = vpkit.prompts.ContextPrompt(clip, train.class_names, words="a photo of a", class_specific=True)
+    kind = vpkit.methods.LoGoPromptClassifier if cached else _EncodesEveryTime
+    classifier = kind(prompt, clip.logit_scale)
     optimizer = torch.optim.SGD(prompt.parameters(), lr=0.1, momentum=0.9)
-    batches, height = train.batches(args.batch), train.strips.shape[2]
+    batches = train.batches(args.batch, shuffle=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, vpkit.training.schedules.cosine(args.epochs, len(batches)))
-
-    def log_p(features):
-        return (clip.logit_scale * features @ prompt().T).log_softmax(-1)
-
-    def fresh(index, named):  # (B, 1 + K, D) features of pasted images, encoded now
-        images = shots.images[index].float().repeat_interleave(named.shape[1], 0) / 255
-        tops = vpkit.prompts.strip_offsets(len(images), clip.image_size, height)
-        pasted = vpkit.prompts.paste(images, train.strips[named.flatten()], tops)
-        return clip.encode_image(pasted).view(*named.shape, -1)
-
     seconds = []
     for _ in range(args.epochs):
         wait(device)
         started = perf_counter()
-        for index, labels in batches:
-            with torch.no_grad():
-                plain_features = train.features[index] if cached else clip.encode_image(shots.images[index] / 255)
-            plain_log_p = log_p(plain_features)
-            named = torch.cat([labels[:, None], vpkit.methods.hard_negatives(plain_log_p, labels, 5)], 1)
-            with torch.no_grad():
-                features = train.pairs(index, named) if cached else fresh(index, named)
-            with_name = log_p(features).gather(2, named[..., None])[..., 0]
-            loss = vpkit.methods.min_max_loss(plain_log_p, with_name, named)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        vpkit.train_epoch(classifier, batches, optimizer, schedule)
         wait(device)
         seconds.append(perf_counter() - started)
-    with torch.no_grad():
-        accuracy = (test.select(log_p, 5).prediction == test.labels).float().mean().item()
+    accuracy = vpkit.evaluate(vpkit.methods.LoGoPromptClassifier(prompt, clip.logit_scale), test.batches(64)).accuracy
     return {"seconds": seconds[-1], "first_epoch_seconds": seconds[0], "accuracy": accuracy}
+
+
+class _EncodesEveryTime(vpkit.methods.LoGoPromptClassifier):
+    """LoGoPrompt without a cache: plain and pasted images go through the image tower in every step."""
+
+    def loss(self, images, labels):
+        pairs = images.pairs
+        with torch.no_grad():
+            features = pairs.encode(pairs.images[images.positions].float() / 255)
+        return super().loss(vpkit.methods.logoprompt.PastedImages(features, images.positions, pairs), labels)
+
+    def _encode_named(self, images, classes):  # at a new place each time
+        strips = images.pairs.strips
+        tops = vpkit.prompts.strip_offsets(classes.numel(), strips.shape[3], strips.shape[2])
+        with torch.no_grad():
+            return images.with_strips(classes, strips.float() / 255, tops)
 
 
 def dpt(args) -> dict:

@@ -77,23 +77,12 @@ def other_run(method: str):
     split = vpkit.methods.NamePastedImages(clip, images, ratio=0.3, seed=3)
     shift = MetaNet(clip.embed_dim, clip.text_width) if method == "CoCoOp" else None
     context = ContextPrompt(clip, NAMES, 2, class_specific=method == "LoGoPrompt")
-    trained = TextPromptedClassifier(context, clip.logit_scale, shift) if shift else context
-    optimizer, losses = torch.optim.SGD(trained.parameters(), lr=0.05, momentum=0.9), []
-    for index, labels in [batch for _ in range(3) for batch in split.batches(8)]:
-        if shift:
-            loss = trained.loss(split.features[index], labels)[0]
-        else:
-            plain = (clip.logit_scale * split.features[index] @ context().T).log_softmax(-1)
-            named = torch.cat([labels[:, None], vpkit.methods.hard_negatives(plain.detach(), labels, 2)], 1)
-            pasted = (clip.logit_scale * split.pairs(index, named) @ context().T).log_softmax(-1)
-            loss = vpkit.methods.min_max_loss(plain, pasted.gather(2, named[..., None])[..., 0], named)
-            if method == "CoOp":
-                loss = nn.functional.nll_loss(plain, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+    if method == "LoGoPrompt":
+        trained = vpkit.methods.LoGoPromptClassifier(context, clip.logit_scale, 2)
+    else:
+        trained = TextPromptedClassifier(context, clip.logit_scale, shift)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.05, momentum=0.9)
+    return vpkit.fit(trained, split.batches(8, shuffle=True), split.batches(16), optimizer, 3).rows
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

@@ -144,11 +144,11 @@ def test_the_min_max_loss_is_that_of_float64_and_finite(batch, classes, negative
     logits = scale * torch.randn(batch, classes, generator=generator, dtype=torch.float64)
     pasted = scale * torch.randn(batch, classes, generator=generator, dtype=torch.float64)
     labels = torch.randint(classes, (batch,), generator=generator)
-    wrong = vpkit.methods.hard_negatives(logits, labels, negatives)
+    wrong = vpkit.methods.logoprompt.hard_negatives(logits, labels, negatives)
     assert not (wrong == labels[:, None]).any()
     named = torch.cat([labels[:, None], wrong], 1)
     plain, other = logits.log_softmax(1), pasted.log_softmax(1)
-    found = vpkit.methods.min_max_loss(plain.float(), other.gather(1, named).float(), named)
+    found = vpkit.methods.logoprompt.min_max_loss(plain.float(), other.gather(1, named).float(), named)
     assert found.isfinite()
     expected = []
     for i in range(batch):  # Eq. 3 with the positive, in plain arithmetic
@@ -167,11 +167,11 @@ def test_extreme_logits_give_no_nan(scale, seed):
     logits = (scale * torch.randn(4, 6, generator=generator).clamp(-1, 1)).requires_grad_()
     labels = torch.arange(4)
     chosen = logits.topk(3, dim=1).indices
-    auxiliary = vpkit.methods.class_aware_loss(logits[:, None].expand(-1, 3, -1), chosen, labels)
+    auxiliary = vpkit.methods.dpt.class_aware_loss(logits[:, None].expand(-1, 3, -1), chosen, labels)
     loss = torch.nn.functional.cross_entropy(logits, labels) + auxiliary
-    named = torch.cat([labels[:, None], vpkit.methods.hard_negatives(logits.detach(), labels, 2)], 1)
+    named = torch.cat([labels[:, None], vpkit.methods.logoprompt.hard_negatives(logits.detach(), labels, 2)], 1)
     log_p = logits.log_softmax(1)
-    loss = loss + vpkit.methods.min_max_loss(log_p, log_p.gather(1, named), named)
+    loss = loss + vpkit.methods.logoprompt.min_max_loss(log_p, log_p.gather(1, named), named)
     assert not loss.isnan()
     if scale <= 1e5:
         (gradient,) = torch.autograd.grad(loss, logits)

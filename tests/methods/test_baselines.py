@@ -6,7 +6,7 @@ from torch import nn
 
 import vpkit
 from vpkit import evaluate
-from vpkit.methods import FineTuned, linear_probe
+from vpkit.methods import FineTuned, TipAdapter, linear_probe
 from vpkit.methods.baselines import REGULARISATION, augmented
 
 
@@ -100,11 +100,26 @@ def test_votes_of_tip_adapter_are_those_of_a_loop():
     torch.manual_seed(0)
     features, keys = (torch.nn.functional.normalize(torch.randn(n, 6), dim=1) for n in (4, 5))
     labels = torch.tensor([0, 2, 2, 1, 0])
-    found = vpkit.methods.tip_adapter_votes(features, keys, labels, 3, sharpness=2.0)
+    adapter = TipAdapter(keys, labels, torch.zeros(3, 6), torch.tensor(1.0), sharpness=2.0)
+    found = adapter.votes(features)
     for i, feature in enumerate(features):
         expected = [0.0, 0.0, 0.0]
         for key, label in zip(keys, labels.tolist(), strict=True):
             expected[label] += float(torch.exp(-2 * (1 - feature @ key)))
         assert found[i].tolist() == pytest.approx(expected, rel=1e-5)
-    assert torch.equal(vpkit.methods.tip_adapter_votes(features[:, None], keys, labels, 3, 2.0)[:, 0], found)
-    assert vpkit.methods.tip_adapter_votes(keys, keys, labels, 3, 50.0).argmax(1).equal(labels)
+    assert torch.equal(adapter.votes(features[:, None])[:, 0], found)
+    text = torch.nn.functional.normalize(torch.randn(3, 6), dim=1)
+    whole = TipAdapter(keys, labels, text, torch.tensor(10.0), sharpness=50.0)
+    assert torch.allclose(whole(features), 10 * features @ text.T + whole.votes(features))
+    assert whole.votes(keys).argmax(1).equal(labels)
+
+
+def test_tip_adapter_f_moves_its_keys():
+    features = torch.nn.functional.normalize(torch.randn(12, 6), dim=1)
+    split = vpkit.datasets.EncodedSet(features, torch.arange(12) % 3, ("a", "b", "c"))
+    text = torch.nn.functional.normalize(torch.randn(3, 6), dim=1)
+    adapter = TipAdapter(features, split.labels, text, torch.tensor(10.0))
+    history = vpkit.fit(adapter, split.batches(4, shuffle=True), None, torch.optim.SGD(adapter.parameters(), lr=0.1), 5)
+    assert vpkit.count_parameters(adapter) == 72
+    assert not torch.equal(adapter.keys, features)
+    assert history["train_loss"][-1] < history["train_loss"][0]

@@ -57,7 +57,7 @@ def test_tiny_reads_a_name_pasted_on_the_picture(icons):
     tops = vpkit.prompts.strip_offsets(len(icons), 96, 19, seed=0)
     with torch.no_grad():
         plain = vpkit.datasets.cache_features(tiny.encode_image, icons).inputs
-        pasted = vpkit.methods.PastedFeatureCache(tiny.encode_image, icons.images, strips, tops)
+        pasted = vpkit.methods.logoprompt.PastedFeatureCache(tiny.encode_image, icons.images, strips, tops)
         named = pasted(torch.arange(len(icons)), icons.labels[:, None])[:, 0]
     own = text[icons.labels]
     assert ((named * own).sum(1) > (plain * own).sum(1)).float().mean() > 0.8

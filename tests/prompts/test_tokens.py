@@ -8,7 +8,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 import vpkit
 from vpkit import ImageSet
-from vpkit.methods import DualPromptClassifier, class_aware_loss
+from vpkit.methods import DualPromptClassifier
+from vpkit.methods.dpt import class_aware_loss
 from vpkit.models.clip import FrozenCLIP
 from vpkit.models.tiny_clip import convolutional_stem
 from vpkit.prompts import ClassAwareTokens, ContextPrompt, TokenPrompt

@@ -17,8 +17,8 @@ class Batches:
     """Iterable of `(inputs, labels)`, at most `batch_size` of them at a time; each pass draws a new order.
 
     Args:
-        inputs: N rows: a tensor (N, ...), or a named tuple of such tensors, whose batches are named tuples too. uint8
-            rows are images (N, 3, h, w), and their batches floats in [0, 1].
+        inputs: N rows: a tensor (N, ...), or what gives a batch when it is indexed by rows, such as `PatchEmbeddings`.
+            uint8 rows are images (N, 3, h, w), and their batches floats in [0, 1].
         labels: (N,) int64.
         class_names: of the T classes.
         batch_size: the last batch may be smaller.
@@ -55,7 +55,7 @@ class Batches:
         order = torch.randperm(len(labels), generator=self.generator) if self.shuffle else torch.arange(len(labels))
         for chosen in order.to(labels.device).split(self.batch_size):
             if not isinstance(self.inputs, Tensor):
-                yield type(self.inputs)(*(part[chosen] for part in self.inputs)), labels[chosen]
+                yield self.inputs[chosen], labels[chosen]
                 continue
             x, y = self.inputs[chosen], labels[chosen]
             read += x.nbytes

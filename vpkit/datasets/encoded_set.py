@@ -17,7 +17,7 @@ class EncodedSet:
     """What a frozen part of a model made of a split, with the labels.
 
     Attributes:
-        inputs: N rows, a tensor such as features (N, D), or a named tuple of tensors; see `Batches`.
+        inputs: N rows, a tensor such as features (N, D), or `PatchEmbeddings`; see `Batches`.
         labels: (N,) int64.
         class_names: of the T classes.
     """

@@ -3,34 +3,38 @@
 All go through `vpkit.training.fit`. A new method is such a module; it needs no change to the loop.
 """
 
-from vpkit.methods.baselines import FineTuned, linear_probe, tip_adapter_votes
+from vpkit.methods import baselines, clip_vp, coop, dpt, ilm_vp, logoprompt, protocols, vp
+from vpkit.methods.baselines import FineTuned, TipAdapter, linear_probe
 from vpkit.methods.coop import TextPromptedClassifier
-from vpkit.methods.dpt import DualPromptClassifier, class_aware_loss
-from vpkit.methods.logoprompt import (
-    NamePastedImages,
-    PastedFeatureCache,
-    Selection,
-    hard_negatives,
-    harmonic_mean,
-    min_max_loss,
-    reselect,
-)
+from vpkit.methods.dpt import DualPromptClassifier
+from vpkit.methods.ilm_vp import CountingClassifier, remap, remap_from_training
+from vpkit.methods.logoprompt import LoGoPromptClassifier, NamePastedImages
+from vpkit.methods.protocols import base_to_new, evaluate_domains, harmonic_mean, shifted_domains
 from vpkit.methods.vp import PromptedClassifier, count_parameters
 
 __all__ = [
+    "CountingClassifier",
     "DualPromptClassifier",
     "FineTuned",
+    "LoGoPromptClassifier",
     "NamePastedImages",
-    "PastedFeatureCache",
     "PromptedClassifier",
-    "Selection",
     "TextPromptedClassifier",
-    "class_aware_loss",
+    "TipAdapter",
+    "base_to_new",
+    "baselines",
+    "clip_vp",
+    "coop",
     "count_parameters",
-    "hard_negatives",
+    "dpt",
+    "evaluate_domains",
     "harmonic_mean",
+    "ilm_vp",
     "linear_probe",
-    "min_max_loss",
-    "reselect",
-    "tip_adapter_votes",
+    "logoprompt",
+    "protocols",
+    "remap",
+    "remap_from_training",
+    "shifted_domains",
+    "vp",
 ]

@@ -1,6 +1,7 @@
 """What prompting is compared with: linear probe (chapter 1), full fine-tuning (chapter 3), Tip-Adapter (chapter 5)."""
 
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,16 +120,41 @@ def _features(model: FrozenModel, batches: LabelledBatches) -> tuple[np.ndarray,
     return features.double().numpy(), labels.numpy()
 
 
-def tip_adapter_votes(features: Tensor, keys: Tensor, labels: Tensor, num_target: int, sharpness: float = 5.5):
-    """Tip-Adapter: image features (..., D) get votes (..., T) from the training features they resemble.
+class TipAdapter(nn.Module):
+    """Tip-Adapter: zero-shot logits plus the votes of the training images that a test image resembles.
 
-    A key k of class c adds exp(-sharpness (1 - cosine)) to class c; the votes are added to zero-shot logits.
+    Trained (`fit`), its keys move and it is Tip-Adapter-F.
 
     Args:
-        keys: (N, D) unit features of the training images, or what training made of them (Tip-Adapter-F).
+        keys: (N, D) unit features of the training images.
         labels: (N,) their classes.
+        text: (T, D) unit text features.
+        logit_scale: `clip.logit_scale`.
         sharpness: the paper's beta for ImageNet.
 
     Source: Zhang et al. 2022 (Tip-Adapter), Eqs. 4 and 5, with its alpha of 1. Explained in chapter 5.
     """
-    return torch.exp(-sharpness * (1 - features @ keys.T)) @ one_hot(labels, num_target).to(features.dtype)
+
+    labels: Tensor
+    text: Tensor
+    logit_scale: Tensor
+
+    def __init__(self, keys: Tensor, labels: Tensor, text: Tensor, logit_scale: Tensor, sharpness: float = 5.5):
+        super().__init__()
+        self.keys, self.sharpness = nn.Parameter(keys.clone()), sharpness
+        for name, value in (("labels", labels), ("text", text), ("logit_scale", logit_scale)):
+            self.register_buffer(name, value.detach(), persistent=False)
+
+    def votes(self, features: Tensor) -> Tensor:
+        """Features (..., D) to votes (..., T): a key of class c adds exp(-sharpness (1 - cosine)) to class c."""
+        classes = one_hot(self.labels, len(self.text)).to(features.dtype)  # (N, T)
+        return torch.exp(-self.sharpness * (1 - features @ self.keys.T)) @ classes
+
+    def forward(self, images: Any) -> Tensor:
+        """Features (B, D), or what has them as `.features`, to logits (B, T)."""
+        features = getattr(images, "features", images)
+        return self.logit_scale * features @ self.text.T + self.votes(features)
+
+    def loss(self, images: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(images)
+        return cross_entropy(logits, labels), logits

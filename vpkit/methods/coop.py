@@ -1,5 +1,7 @@
 """CoOp and CoCoOp: the words in front of a class name are learned, the images are left as they are."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -13,7 +15,8 @@ __all__ = ["TextPromptedClassifier"]
 class TextPromptedClassifier(nn.Module):
     """Image *features* (B, D) to (B, T) logits through a text prompt: CoOp, or CoCoOp with a `shift`.
 
-    Features and not images, because nothing on the image side is learned: `cache_features` computes them once.
+    Features and not images, because nothing on the image side is learned: `cache_features` computes them once. What
+    has them as `.features`, such as `PastedImages`, will do.
 
     Args:
         prompt: gives the text features; called once per batch, or once in all while nothing is trained.
@@ -32,15 +35,17 @@ class TextPromptedClassifier(nn.Module):
         self.prompt, self.shift, self.texts_at_once = prompt, shift, texts_at_once
         self.register_buffer("logit_scale", logit_scale.detach().clone(), persistent=False)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, images: Any) -> Tensor:
+        """Features (B, D), or what has them, to logits (B, T)."""
+        features = getattr(images, "features", images)
         if self.shift is None:
             return self.logit_scale * features @ self.prompt().T
         return self.logit_scale * torch.cat(
             [self._shifted(part, self.shift(part)) for part in features.split(self._images_at_once)]
         )
 
-    def loss(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self(features)
+    def loss(self, images: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(images)
         return cross_entropy(logits, labels), logits
 
     @property

@@ -1,5 +1,7 @@
 """VPT, VLP and DPT as one classifier: learned text, learned tokens, class-aware tokens."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -9,7 +11,7 @@ from vpkit.prompts.context import ContextPrompt
 from vpkit.prompts.patch_embeddings import PatchEmbeddings
 from vpkit.prompts.tokens import TokenPrompt
 
-__all__ = ["DualPromptClassifier", "class_aware_loss"]
+__all__ = ["DualPromptClassifier", "class_aware_loss", "guide"]
 
 
 class DualPromptClassifier(nn.Module):
@@ -125,3 +127,12 @@ def class_aware_loss(class_logits: Tensor, chosen: Tensor, labels: Tensor) -> Te
     if len(image) == 0:
         return class_logits.sum() * 0.0  # keeps the graph: an empty mean would be NaN
     return cross_entropy(class_logits[image, token], labels[image])
+
+
+def guide(epochs: int) -> Callable[[DualPromptClassifier, int], None]:
+    """The knowledge-guided warm-up over the first `epochs`, for `fit(..., before_epoch=guide(10))` (Eq. 12)."""
+
+    def before_epoch(classifier: DualPromptClassifier, epoch: int) -> None:
+        classifier.guided = epoch <= epochs
+
+    return before_epoch

@@ -1,22 +1,30 @@
-"""LoGoPrompt's selection: the true class must win with and without its name on the image, and no other may."""
+"""LoGoPrompt: class names rendered as images are the prompts; the true class must win with and without its name."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, nll_loss
 
-from vpkit.datasets.encoded_set import EncodedSet, cache_features
-from vpkit.datasets.image_set import Batches, ImageSet
+from vpkit.datasets.batches import Batches
+from vpkit.datasets.encoded_set import cache_features
+from vpkit.datasets.image_set import ImageSet
+from vpkit.methods.baselines import TipAdapter
+from vpkit.methods.coop import TextPromptedClassifier
 from vpkit.models.clip import FrozenCLIP
 from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
 
 __all__ = [
+    "LoGoPromptClassifier",
     "NamePastedImages",
+    "NamesAsDataClassifier",
     "PastedFeatureCache",
+    "PastedImages",
     "Selection",
+    "TunableLoGoPromptClassifier",
     "hard_negatives",
-    "harmonic_mean",
     "min_max_loss",
     "reselect",
 ]
@@ -88,11 +96,6 @@ def reselect(plain: Tensor, pasted, count: int = 5) -> Selection:
     return Selection(prediction, top.indices, scores, prediction != top.indices[:, 0])
 
 
-def harmonic_mean(base: float, new: float) -> float:
-    """H = 2 b n / (b + n) of two accuracies, 0 if both are 0 (base-to-new generalisation)."""
-    return 2 * base * new / (base + new) if base + new else 0.0
-
-
 class PastedFeatureCache:
     """Features of image i with the name of class c pasted on it, computed when first asked for and then kept.
 
@@ -142,8 +145,49 @@ class PastedFeatureCache:
         self.encoded = end
 
 
+@dataclass(frozen=True)
+class PastedImages:
+    """A batch of images on which names may be pasted: positions in a split, whose features are looked up.
+
+    Attributes:
+        features: (B, D) unit features of the plain images.
+        positions: (B,) in the split.
+        pairs: of the whole split.
+    """
+
+    features: Tensor
+    positions: Tensor
+    pairs: PastedFeatureCache
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, rows) -> "PastedImages":
+        return PastedImages(self.features[rows], self.positions[rows], self.pairs)
+
+    @property
+    def device(self) -> torch.device:
+        return self.features.device
+
+    def with_names(self, classes: Tensor) -> Tensor:
+        """Features (B, K, D) of each image with the name of each of its classes (B, K) on it."""
+        return self.pairs(self.positions, classes)
+
+    def with_strips(self, classes: Tensor, strips: Tensor, tops: Tensor | None = None) -> Tensor:
+        """The same from strips (T, 3, h, W) in [0, 1] that may take gradients: encoded anew.
+
+        Args:
+            tops: (B K,) row of each strip; by default an image's own place.
+        """
+        count = classes.shape[1]
+        images = self.pairs.images[self.positions].float().repeat_interleave(count, 0) / 255  # (B K, 3, H, W)
+        if tops is None:
+            tops = self.pairs.tops[self.positions.to(self.pairs.tops.device)].repeat_interleave(count, 0)
+        return self.pairs.encode(paste(images, strips[classes.flatten()], tops)).unflatten(0, (-1, count))
+
+
 class NamePastedImages:
-    """Images with their features, and with the rendered names of their classes to paste on them.
+    """A split with the features of its images, and with the rendered names of its classes to paste on them.
 
     Args:
         clip: the frozen model.
@@ -151,11 +195,10 @@ class NamePastedImages:
         ratio: height of the strips as a share of the side.
         location: of the strip: "random" (drawn once for each image), "top" or "bottom".
         seed: of the places. The colours of the names do not depend on it.
-        strips: (T, 3, h, s) uint8 or in [0, 1], such as learned ones, in place of those that are rendered.
 
     Attributes:
-        features, labels: (N, D) and (N,) of the plain images.
-        strips: (T, 3, h, s).
+        inputs, labels: `PastedImages` and (N,).
+        strips: (T, 3, h, s) uint8.
         pairs: `PastedFeatureCache`.
 
     Raises:
@@ -165,41 +208,23 @@ class NamePastedImages:
     """
 
     def __init__(
-        self,
-        clip: FrozenCLIP,
-        images: ImageSet,
-        ratio: float = 1 / 7,
-        location: str = "random",
-        seed: int = 0,
-        strips: Tensor | None = None,
+        self, clip: FrozenCLIP, images: ImageSet, ratio: float = 1 / 7, location: str = "random", seed: int = 0
     ):
         self.images, self.labels, self.class_names = images, images.labels, images.class_names
-        self.features = cache_features(clip.encode_image, images).inputs
-        side = images.images.shape[3]
-        if strips is None:
-            strips = render_class_names(self.class_names, side, round(ratio * side)).to(images.images.device)
-        self.strips, tops = strips, strip_offsets(len(images), side, strips.shape[2], location, seed)
-        self.pairs = PastedFeatureCache(clip.encode_image, images.images, strips, tops)
+        pixels = images.images
+        side = pixels.shape[3]
+        self.strips = render_class_names(self.class_names, side, round(ratio * side)).to(pixels.device)
+        tops = strip_offsets(len(images), side, self.strips.shape[2], location, seed)
+        self.pairs = PastedFeatureCache(clip.encode_image, pixels, self.strips, tops)
+        positions = torch.arange(len(images), device=self.labels.device)
+        self.inputs = PastedImages(cache_features(clip.encode_image, images).inputs, positions, self.pairs)
 
-    def batches(self, batch_size: int) -> Batches:
-        """Shuffled batches of (positions (B,), labels (B,))."""
-        positions = torch.arange(len(self.labels), device=self.labels.device)
-        return EncodedSet(positions, self.labels, self.class_names).batches(batch_size, shuffle=True)
+    def __len__(self) -> int:
+        return len(self.labels)
 
-    @torch.no_grad()
-    def select(self, log_p: Callable[[Tensor], Tensor], count: int = 5) -> Selection:
-        """The best of the top candidates, with and without their names; see `reselect`.
-
-        Args:
-            log_p: image features (..., D) to log probabilities (..., T).
-            count: number K of candidates.
-        """
-
-        def pasted(candidates: Tensor) -> Tensor:
-            found = log_p(self.pairs(torch.arange(len(candidates), device=candidates.device), candidates))
-            return found.gather(2, candidates[..., None])[..., 0]
-
-        return reselect(log_p(self.features), pasted, count)
+    def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> Batches:
+        """Batches of (`PastedImages`, labels); see `Batches`."""
+        return Batches(self.inputs, self.labels, self.class_names, batch_size, shuffle, generator)
 
     @torch.no_grad()
     def attacked(self, text: Tensor, wrong: Tensor) -> dict[str, dict[str, float]]:
@@ -215,11 +240,11 @@ class NamePastedImages:
 
         Source: Shi & Yang 2023, Fig. 1b; the attack is that of Goh et al. 2021.
         """
-        own, rows = (self.features * text[self.labels]).sum(1), {}
+        features, rows = self.inputs.features, {}
+        before = (features * text[self.labels]).sum(1)
         for view, written in {"plain": None, "true name": self.labels, "wrong name": wrong}.items():
-            positions = torch.arange(len(wrong), device=wrong.device)
-            shown = self.features if written is None else self.pairs(positions, written[:, None])[:, 0]
-            said, raised = (shown @ text.T).argmax(1), (shown * text[self.labels]).sum(1) > own
+            shown = features if written is None else self.inputs.with_names(written[:, None])[:, 0]
+            said, raised = (shown @ text.T).argmax(1), (shown * text[self.labels]).sum(1) > before
             shares = {
                 "right": said == self.labels,
                 "true score raised": raised,
@@ -227,3 +252,128 @@ class NamePastedImages:
             }
             rows[view] = {name: float(share.float().mean()) for name, share in shares.items()}
         return rows
+
+
+class LoGoPromptClassifier(nn.Module):
+    """`PastedImages` to log probabilities (B, T): learned text, tested with the candidates' names on the image.
+
+    Trained with the min-max contrastive loss; in evaluation the best of the top candidates wins (`reselect`).
+
+    Args:
+        prompt: gives the text features: `ContextPrompt`, shared or class-specific, or `GeneratedContext` (the first of
+            two stages; the second is a classifier around its `fixed()`).
+        logit_scale: `clip.logit_scale`.
+        num_candidates: number K of negatives in training and of candidates at test, cut to what there is.
+        include_positive: see `min_max_loss`.
+        adapter: `TipAdapter` whose votes are added to the logits.
+
+    Source: Shi & Yang 2023, Sec. 3.2. Explained in chapter 5.
+    """
+
+    logit_scale: Tensor
+
+    def __init__(
+        self,
+        prompt: nn.Module,
+        logit_scale: Tensor,
+        num_candidates: int = 5,
+        include_positive: bool = True,
+        adapter: TipAdapter | None = None,
+    ):
+        super().__init__()
+        self.prompt, self.adapter = prompt, adapter
+        self.num_candidates, self.include_positive = num_candidates, include_positive
+        self.register_buffer("logit_scale", logit_scale.detach().clone(), persistent=False)
+
+    def forward(self, images: PastedImages) -> Tensor:
+        """Log probabilities (B, T), those of the candidates the larger of the two: without and with the name."""
+        plain = self._log_p(images.features, self.prompt())
+        chosen = self.select(images)
+        scores = plain.scatter(1, chosen.candidates, chosen.scores)
+        best = chosen.scores.amax(1, keepdim=True)  # of equals the likelier one without a name wins, as in `reselect`
+        return scores.scatter(1, chosen.prediction[:, None], torch.nextafter(best, torch.full_like(best, torch.inf)))
+
+    def select(self, images: PastedImages) -> Selection:
+        """The best of the top candidates, with and without their names; see `reselect`."""
+        text = self.prompt()
+
+        def pasted(candidates: Tensor) -> Tensor:
+            return self._log_p_of_named(images, candidates, text)
+
+        return reselect(self._log_p(images.features, text), pasted, self.num_candidates)
+
+    def loss(self, images: PastedImages, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The min-max loss and the plain log probabilities; in evaluation the loss of what `forward` gives."""
+        if not self.training:
+            scores = self(images)
+            return nll_loss(scores, labels), scores
+        text = self.prompt()  # (T, D), once for both
+        plain = self._log_p(images.features, text)  # (B, T)
+        wrong = hard_negatives(plain, labels, self.num_candidates)  # (B, K), what it is confused with now
+        named = torch.cat([labels[:, None], wrong], 1)  # (B, 1 + K)
+        with_name = self._log_p_of_named(images, named, text)
+        return min_max_loss(plain, with_name, named, self.include_positive), plain
+
+    def _log_p(self, features: Tensor, text: Tensor) -> Tensor:
+        """Image features (..., D) to log probabilities (..., T)."""
+        logits = self.logit_scale * features @ text.T
+        return (logits if self.adapter is None else logits + self.adapter.votes(features)).log_softmax(-1)
+
+    def _log_p_of_named(self, images: PastedImages, classes: Tensor, text: Tensor) -> Tensor:
+        """Classes (B, K) to the log probability (B, K) of each on the image that has its name."""
+        return self._log_p(self._encode_named(images, classes), text).gather(2, classes[..., None])[..., 0]
+
+    def _encode_named(self, images: PastedImages, classes: Tensor) -> Tensor:
+        return images.with_names(classes)
+
+
+class TunableLoGoPromptClassifier(LoGoPromptClassifier):
+    """LoGoPrompt whose rendered names are learned too, pixel by pixel.
+
+    K + 1 images go through the image tower for each one, in training each at a new place.
+
+    Args:
+        strips: (T, 3, h, W) uint8 to start from, such as `NamePastedImages.strips`.
+        location: of the strips in training; a test image keeps its own place.
+        options: as for `LoGoPromptClassifier`.
+
+    Source: Shi & Yang 2023, Sec. 4.4 (tunable visual prompts). Explained in chapter 5.
+    """
+
+    def __init__(self, prompt: nn.Module, logit_scale: Tensor, strips: Tensor, location: str = "random", **options):
+        super().__init__(prompt, logit_scale, **options)
+        self.strips, self.location = nn.Parameter(strips.float() / 255), location
+
+    def _encode_named(self, images: PastedImages, classes: Tensor) -> Tensor:
+        if not self.training:
+            return images.with_strips(classes, self.strips.clamp(0, 1))
+        height, side = self.strips.shape[2:]
+        tops = strip_offsets(classes.numel(), side, height, self.location)
+        return images.with_strips(classes, self.strips, tops)
+
+
+class NamesAsDataClassifier(TextPromptedClassifier):
+    """CoOp with class names as more training images, which teach it less than selection does.
+
+    Args:
+        name_features: (T, D) features of images that show only a name; None pastes the true name on each image.
+
+    Source: Shi & Yang 2023, Table 4a, rows 1 and 2. Explained in chapter 5.
+    """
+
+    name_features: Tensor | None
+
+    def __init__(self, prompt: nn.Module, logit_scale: Tensor, name_features: Tensor | None = None):
+        super().__init__(prompt, logit_scale)
+        self.register_buffer("name_features", name_features, persistent=False)
+
+    def loss(self, images: PastedImages, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(images)
+        if not self.training:
+            return cross_entropy(logits, labels), logits
+        if self.name_features is None:
+            more, named = images.with_names(labels[:, None])[:, 0], labels
+        else:
+            more, named = self.name_features, torch.arange(len(self.name_features), device=labels.device)
+        both = torch.cat([logits, self(more)])
+        return cross_entropy(both, torch.cat([labels, named])), logits

@@ -14,9 +14,6 @@ class PromptedClassifier(nn.Module):
         model: prompted image to (B, S) source logits.
         mapping: (B, S) to (B, T).
 
-    Attributes:
-        counter: a `PredictionCounts` that gathers the source predictions of every training batch, or None.
-
     Raises:
         ValueError: a mapping to source classes that the model does not have.
 
@@ -26,7 +23,6 @@ class PromptedClassifier(nn.Module):
     def __init__(self, prompt: nn.Module, model: nn.Module, mapping: nn.Module):
         super().__init__()
         self.prompt, self.model, self.mapping = prompt, model, mapping
-        self.counter = None
         index, names = getattr(mapping, "index", None), getattr(model, "class_names", None)
         if index is not None and names is not None and int(index.max()) >= len(names):
             raise ValueError(
@@ -39,11 +35,12 @@ class PromptedClassifier(nn.Module):
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy over the T mapped logits (the other source classes are left out), and those logits."""
-        source_logits = self.model(self.prompt(images))  # (B, S)
-        if self.counter is not None and self.training:
-            self.counter.add(source_logits, labels)
-        logits = self.mapping(source_logits)  # (B, T)
+        logits = self.map_logits(self.model(self.prompt(images)), labels)  # (B, S) to (B, T)
         return cross_entropy(logits, labels), logits
+
+    def map_logits(self, source_logits: Tensor, labels: Tensor) -> Tensor:
+        """(B, S) to (B, T), within `loss`; a subclass may look at both (`ilm_vp.CountingClassifier`)."""
+        return self.mapping(source_logits)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,6 +1,6 @@
 """Images as the first block of CLIP's image transformer gets them, computed once for a whole split."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,11 +12,18 @@ from vpkit.models.clip import FrozenCLIP
 __all__ = ["PatchEmbeddings", "cache_patches"]
 
 
-class PatchEmbeddings(NamedTuple):
-    """A batch of images as the first block gets them, (B, 1 + N, d), and their plain unit features (B, D)."""
+@dataclass(frozen=True)
+class PatchEmbeddings:
+    """Images as the first block gets them, tokens (B, 1 + N, d), and their plain unit features (B, D)."""
 
     tokens: Tensor
     plain: Tensor
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getitem__(self, rows) -> "PatchEmbeddings":
+        return PatchEmbeddings(self.tokens[rows], self.plain[rows])
 
     @property
     def device(self) -> torch.device:

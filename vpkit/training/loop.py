@@ -139,7 +139,7 @@ def evaluate(classifier: Classifier, batches: LabelledBatches) -> Evaluation:
 def fit(
     classifier: Trained,
     train: LabelledBatches,
-    val: LabelledBatches,
+    val: LabelledBatches | None,
     optimizer: Optimizer,
     epochs: int,
     before_epoch: Callable[[Trained, int], object] | None = None,
@@ -154,7 +154,7 @@ def fit(
 
     Args:
         classifier: has `loss(images, labels) -> (loss, logits)`; left in its last state.
-        train, val: `ImageSet.batches(...)` of the two splits.
+        train, val: `ImageSet.batches(...)` of the two splits; without `val` (None) nothing is evaluated.
         optimizer: over the parameters that take gradients.
         before_epoch: called as `before_epoch(classifier, epoch)`, epoch from 1; the one place for whatever
             happens between epochs, such as ILM's new mapping. Entries of a dict it returns join the history.
@@ -164,7 +164,7 @@ def fit(
             stopped and gives the numbers of an unbroken one; a `before_epoch` that keeps state of its own does not.
 
     Returns:
-        `History` with train_loss, train_accuracy, val_loss, val_accuracy and lr for each epoch.
+        `History` with train_loss, train_accuracy, lr and, with `val`, val_loss and val_accuracy for each epoch.
 
     Raises:
         FloatingPointError: as `train_epoch`.
@@ -181,17 +181,14 @@ def fit(
             extra = before_epoch(classifier, epoch) if before_epoch else None
             lr = optimizer.param_groups[0]["lr"]
             fitted = train_epoch(classifier, train, optimizer, scheduler, epoch)
-            checked = evaluate(classifier, val)
-            history.add(
-                epoch=epoch,
-                train_loss=fitted.loss,
-                train_accuracy=fitted.accuracy,
-                val_loss=checked.loss,
-                val_accuracy=checked.accuracy,
-                lr=lr,
-                **(extra if isinstance(extra, dict) else {}),
-            )
-            print(f"{name:<12} epoch {epoch:>3}   loss {fitted.loss:6.3f}   val {checked.accuracy:6.1%}")
+            row = {"epoch": epoch, "train_loss": fitted.loss, "train_accuracy": fitted.accuracy, "lr": lr}
+            said = f"{name:<12} epoch {epoch:>3}   loss {fitted.loss:6.3f}"
+            if val is not None:
+                checked = evaluate(classifier, val)
+                row |= {"val_loss": checked.loss, "val_accuracy": checked.accuracy}
+                said += f"   val {checked.accuracy:6.1%}"
+            history.add(**row, **(extra if isinstance(extra, dict) else {}))
+            print(said)
             bar.update()
             if checkpoint:
                 save_checkpoint(checkpoint, *state, history.rows)

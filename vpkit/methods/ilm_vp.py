@@ -1,0 +1,96 @@
+"""RLM, FLM, ILM and BLM: how the mapping of a prompted classifier is made anew between epochs."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from vpkit.interfaces import LabelledBatches
+from vpkit.mappings.one_to_one import PredictionCounts, count_predictions, frequency_mapping, optimal_mapping
+from vpkit.mappings.weighted import bayesian_mapping, probability_mass
+from vpkit.methods.vp import PromptedClassifier
+
+__all__ = ["MAPPINGS", "CountingClassifier", "remap", "remap_from_training"]
+
+MAPPINGS: dict[str, dict[str, Any]] = {  # what `remap` is given for each method
+    "FLM": {"interval": None},
+    "FLM soft": {"interval": None, "with_probability": True},
+    "ILM": {},
+    "ILM soft": {"with_probability": True},
+    "ILM soft + Hungarian": {"assign": optimal_mapping, "with_probability": True},
+    "BLM": {"assign": bayesian_mapping},
+    "BLM+": {"assign": bayesian_mapping, "count": probability_mass},
+}
+
+
+def remap(
+    batches: LabelledBatches,
+    assign: Callable[..., nn.Module] = frequency_mapping,
+    count: Callable[..., Tensor | tuple[Tensor, Tensor]] = count_predictions,
+    interval: int | None = 1,
+    **options,
+) -> Callable[[PromptedClassifier, int], None]:
+    """ILM's lower level, for `fit(..., before_epoch=remap(...))`: the mapping anew, given the prompt of the moment.
+
+    Args:
+        batches: of the training images; one pass a mapping.
+        assign: what `count` returns to a mapping, such as `frequency_mapping`.
+        count: `(model, prompt, batches, **options)` to counts, or to counts and probabilities.
+        interval: epochs between two mappings; None makes one, before the first epoch (FLM).
+        options: for `count`, such as `with_probability=True`.
+
+    Raises:
+        ValueError: an interval below 1.
+
+    Source: Chen et al. 2023, Algorithm 1. Explained in chapter 3.
+    """
+    if interval is not None and interval < 1:
+        raise ValueError(
+            f"interval={interval}: expected at least 1 epoch between two mappings, or None for one mapping"
+        )
+
+    def before_epoch(classifier: PromptedClassifier, epoch: int) -> None:
+        if epoch == 1 or (interval is not None and (epoch - 1) % interval == 0):
+            counted = count(classifier.model, classifier.prompt, batches, **options)
+            classifier.mapping = assign(*counted) if isinstance(counted, tuple) else assign(counted)
+
+    return before_epoch
+
+
+class CountingClassifier(PromptedClassifier):
+    """A prompted classifier that counts the source predictions of its training batches.
+
+    Attributes:
+        counter: `PredictionCounts` of the epoch, or None.
+    """
+
+    counter: PredictionCounts | None = None
+
+    def map_logits(self, source_logits: Tensor, labels: Tensor) -> Tensor:
+        if self.counter is not None and self.training:
+            self.counter.add(source_logits, labels)
+        return super().map_logits(source_logits, labels)
+
+
+def remap_from_training(
+    batches: LabelledBatches, assign: Callable[..., nn.Module] = frequency_mapping, interval: int = 1
+) -> Callable[[CountingClassifier, int], None]:
+    """`remap` without its pass over the images: counts of the epoch just trained, whose prompts differ step by step.
+
+    Args:
+        batches: of the training images, for the first mapping only.
+        assign, interval: as for `remap`. The classifier must be a `CountingClassifier`.
+
+    Ours; chapter 3 compares the two.
+    """
+    first = remap(batches, assign, interval=None)
+
+    def before_epoch(classifier: CountingClassifier, epoch: int) -> None:
+        if epoch == 1:
+            first(classifier, epoch)
+        elif (epoch - 1) % interval == 0:
+            assert classifier.counter is not None  # set before the epoch that was just trained
+            classifier.mapping = assign(classifier.counter.counts)
+        classifier.counter = PredictionCounts(len(batches.class_names))
+
+    return before_epoch
