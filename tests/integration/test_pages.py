@@ -1,6 +1,7 @@
 """The book's frame: links that must be relative, pages that must exist, tables that come from the code."""
 
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +11,8 @@ import yaml
 import vpkit
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import rooms  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["_config.yml", "_toc.yml", "notebooks"])
@@ -84,3 +87,22 @@ def test_every_test_named_on_the_page_on_speed_is_one():
     named = re.findall(r"`(test_\w+)`", (ROOT / "book" / "performance.md").read_text())
     assert len(named) > 12
     assert [name for name in named if f"def {name}(" not in written] == []
+
+
+def test_the_drawing_of_the_rooms_has_every_room_and_no_line_that_goes_up():
+    found = rooms.imported_rooms(ROOT / "vpkit")
+    stories = rooms.floors(found)
+    assert len(stories) <= 6
+    floor = {room: number for number, story in enumerate(stories) for room in story}
+    assert set(floor) >= {"datasets", "models", "prompts", "mappings", "training", "methods", "tasks", "book"}
+    lines = rooms.not_implied(found)
+    assert all(floor[need] < floor[room] for room, need in lines)
+    reached = {room: set() for room in floor}
+    for story in stories:  # following the lines leads to every import
+        for room in story:
+            for need in (need for start, need in lines if start == room):
+                reached[room] |= {need} | reached[need]
+            assert found[room] <= reached[room]
+    assert all(f">{room}<" in rooms.drawing(found) for room in floor)
+    with pytest.raises(ValueError, match="import each other: a, b"):
+        rooms.floors({"a": {"b"}, "b": {"a"}})
