@@ -76,6 +76,14 @@ def test_it_is_as_short_as_promised(chapter, cells, code):
     assert 800 <= words <= 2000
 
 
+def test_one_cell_of_the_book_shows_a_training_loop_and_the_rest_is_fitted():
+    """That of chapter 1, which tests/training/test_loop.py proves equal to `train_epoch`."""
+    sources = [(path, cell.source) for path in CHAPTERS for cell in nbformat.read(path, as_version=4).cells]
+    sources += [(path, path.read_text()) for path in (ROOT / "book" / "solutions").glob("*.yaml")]
+    loops = [path.name for path, source in sources if "optimizer.step" in source or ".backward()" in source]
+    assert loops == ["01_visual_prompting.ipynb"]
+
+
 def test_code_is_at_most_88_characters_wide(code):
     """So that none of it is cut off or wrapped in the built page."""
     assert [line for cell in code for line in cell.source.splitlines() if len(line) > 88] == []
