@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 PARAMS = ROOT / "vpkit" / "data" / "params"
 COMMON = {
-    "dataset", "model", "methods", "image_size", "canvas_size", "prompt_size", "epochs", "lr", "batch_size",
-    "n_train", "n_test", "seed", "device", "results_dir",
+    "dataset", "model", "methods", "epochs", "lr", "batch_size", "n_train", "n_test", "seed", "device", "results_dir",
 }  # fmt: skip
 READS_ONLY = {"07_reproduction"}  # trains nothing: no dataset, model or epochs of its own
 
@@ -96,6 +95,17 @@ def test_vpkit_is_imported_before_anything_that_may_load_torch(code):
     names = [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports]
     before = names[: names.index("vpkit")]
     assert {name.partition(".")[0] for name in before} <= sys.stdlib_module_names
+
+
+def test_it_has_no_parameter_that_it_ignores(code):
+    names = [node.targets[0].id for node in ast.parse(code[0].source).body]
+    read = {
+        node.id
+        for cell in code[1:]
+        for node in ast.walk(ast.parse(re.sub("%pip.*", "pass", cell.source)))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+    assert [name for name in names if name not in read] == []
 
 
 def test_it_has_the_parts_of_every_chapter(cells, code):
