@@ -5,6 +5,7 @@ Its code cells are executed here, without a kernel, on a few small images and a 
 
 import ast
 import json
+import re
 from functools import partial
 from pathlib import Path
 from types import FunctionType
@@ -14,6 +15,7 @@ import nbformat
 import pytest
 import torch
 from conftest import small_network
+from PIL import Image
 from timm import get_pretrained_cfg
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
@@ -59,8 +61,8 @@ def small_frozen(model, device=None, **options) -> FrozenModel:
     return FrozenModel(small_network(len(names)), names, image_size=32)
 
 
-def run(chapter: str, folder: Path, monkeypatch, **parameters) -> dict[str, dict]:
-    """The code cells of `chapter`, what they show rendered; returns the saved runs by method."""
+def run(chapter: str, folder: Path, monkeypatch, then: str = "", **parameters) -> dict[str, dict]:
+    """The code cells of `chapter`, what they show rendered, `then` more; returns the saved runs by method."""
     monkeypatch.setattr(vpkit, "load_frozen", small_frozen)
     cells = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4).cells
     namespace = {"__name__": "chapter", "display": rendered}
@@ -73,6 +75,7 @@ def run(chapter: str, folder: Path, monkeypatch, **parameters) -> dict[str, dict
         if number == 0:
             assert set(parameters) <= set(namespace)
             namespace |= parameters | {"results_dir": str(folder)}
+    exec(then, namespace)
     plt.close("all")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
     return {record["method"]: record for record in records}
@@ -121,3 +124,18 @@ def test_no_figure_comes_between_training_and_saving(chapter, tmp_path, monkeypa
     first, last = order.index("train"), len(order) - order[::-1].index("save")
     assert "draw" not in order[first:last]
     assert "draw" in order[last:]
+
+
+def test_the_lines_in_the_text_of_chapter_3_explain_by_example(tmp_path, monkeypatch):
+    for name in ("tench", "goldfish"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (40, 40), (80 * i, 120, 40)).save(tmp_path / "photos" / name / f"{i}.png")
+    (tmp_path / "results").mkdir()
+    text = "\n".join(c.source for c in nbformat.read(ROOT / "notebooks" / "03_ilm_vp.ipynb", as_version=4).cells)
+    (snippet,) = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    snippet = snippet.replace("PATH", str(tmp_path / "photos")).replace(
+        "vpkit.analysis.exp", "found = vpkit.analysis.exp"
+    )
+    checked = snippet + "assert len(found) == len(chosen) and len(photos) == 6"
+    run("03_ilm_vp", tmp_path / "results", monkeypatch, checked, **CHAPTERS["03_ilm_vp"][0])

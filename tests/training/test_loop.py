@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 import vpkit
 from vpkit import PromptedClassifier, evaluate, fit, train_epoch
+from vpkit.methods.ilm_vp import CountingClassifier
 from vpkit.prompts import ExpandPrompt, PadPrompt, PatchPrompt
 from vpkit.training import History
 from vpkit.training.loop import _autocast, _autocast_dtype, _number, _together
@@ -195,7 +196,7 @@ def test_a_history_is_read_by_column():
 
 
 def test_counts_from_the_training_pass_are_those_of_the_prompts_met(model, image_set):
-    classifier = make(model)
+    classifier = CountingClassifier(ExpandPrompt(16, 24), model, vpkit.mappings.random_mapping(12, 4))
     before = vpkit.mappings.count_predictions(model, classifier.prompt, image_set.batches(16), with_probability=True)
     classifier.counter = vpkit.mappings.PredictionCounts(4, with_probability=True)
     train_epoch(classifier, shuffled(image_set), adam(classifier, lr=0.0))  # the prompt stays, so nothing may differ

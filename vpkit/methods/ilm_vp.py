@@ -81,9 +81,12 @@ def remap_from_training(
         batches: of the training images, for the first mapping only.
         assign, interval: as for `remap`. The classifier must be a `CountingClassifier`.
 
+    Raises:
+        ValueError: an interval below 1.
+
     Ours; chapter 3 compares the two.
     """
-    first = remap(batches, assign, interval=None)
+    first = remap(batches, assign, interval=interval)
 
     def before_epoch(classifier: CountingClassifier, epoch: int) -> None:
         if epoch == 1:
