@@ -295,7 +295,8 @@ def test_shots_and_classes_are_those_of_the_image_set():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"shots": 2, "subset": 20}, "give one of shots, subset or fraction"),
+        ({"fraction": 0.5, "subset": 20}, "give subset or fraction, not both"),
+        ({"shots": 2, "subset": 9}, "subset=9"),
         ({"shots": 0}, "shots=0"),
         ({"classes": ["7", "x"]}, r"no class x; expected some of 0, 1, 2"),
         ({"classes": []}, r"no class \(none named\)"),
@@ -369,6 +370,17 @@ def test_only_relabels_in_the_order_given(image_set):
     assert torch.equal(part.images[part.labels == 1], image_set.images[image_set.labels == 0])
     with pytest.raises(ValueError, match="no class pink: expected red, green, blue, white"):
         image_set.select_classes("red", "pink")
+
+
+def test_a_part_of_the_few_shots_keeps_every_class():
+    shots = vpkit.load_dataset("digits", "train", size=8, seed=3, shots=4)
+    part = vpkit.load_dataset("digits", "train", size=8, seed=3, shots=4, subset=25)
+    counts = torch.bincount(part.labels, minlength=10)
+    assert (len(part), int(counts.min()), int(counts.max())) == (25, 2, 3)
+    of_the_shots = {image.numpy().tobytes() for image in shots.images}
+    assert all(image.numpy().tobytes() in of_the_shots for image in part.images)
+    whole = vpkit.load_dataset("digits", "train", size=8, seed=3, shots=4, subset=1000)
+    assert torch.equal(whole.images, shots.images)  # nothing is cut: as drawn
 
 
 def test_few_shot_draws_exactly_and_as_coop_does():

@@ -152,7 +152,7 @@ def load_dataset(
         fraction: keep this share of every class instead, in (0, 1].
         classes: only the images of these, relabelled 0, 1, ... in the order given; what follows chooses among them.
         shots: keep exactly so many images of every class instead, drawn as CoOp draws them (see
-            `ImageSet.few_shot`); only these are decoded.
+            `ImageSet.few_shot`), and with `subset` at most so many of these; only they are decoded.
         seed: decides validation images that have no official split, the subset, and how `icons` are drawn.
         root: where the files of a torchvision row lie; default `$VPKIT_DATA`, else `data` in the cache folder.
         download: let torchvision fetch them. Nothing else in vpkit touches the network.

@@ -88,8 +88,8 @@ def chosen_positions(
     Raises:
         ValueError: as `load_dataset`.
     """
-    if (subset is not None) + (fraction is not None) + (shots is not None) > 1:
-        raise ValueError("give one of shots, subset or fraction")
+    if (subset is not None or shots is not None) and fraction is not None:
+        raise ValueError("give subset or fraction, not both, and shots without fraction")
     labels, class_names, kept = source.labels, source.class_names, np.arange(len(source.labels))
     if classes is not None:
         unknown = [wanted for wanted in classes if wanted not in class_names]
@@ -99,10 +99,11 @@ def chosen_positions(
         kept = np.flatnonzero(np.isin(labels, [class_names.index(wanted) for wanted in classes]))
         labels, class_names = labels[kept], tuple(classes)
     if shots is not None:
-        return kept[few_shot_positions(labels, shots, seed)]
+        drawn = few_shot_positions(labels, shots, seed)
+        kept, labels = kept[drawn], labels[drawn]
     count = _wanted(len(labels), len(class_names), subset, fraction, name)
     if count is None:
-        return None if classes is None else kept
+        return None if classes is None and shots is None else kept
     return kept[stratified_choice(labels, count, seed)]
 
 

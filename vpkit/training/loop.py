@@ -147,6 +147,7 @@ def fit(
     schedule: Callable[[int, int], Schedule] = constant,
     name: str = "",
     checkpoint: str | Path | None = None,
+    show: bool = True,
 ) -> History:
     """Train for `epochs`, evaluate on validation after each, print a row each; the last epoch is the result.
 
@@ -162,6 +163,7 @@ def fit(
         name: shown in front of the printed rows.
         checkpoint: a `.safetensors` file rewritten after each epoch. If it is there, the run goes on where it
             stopped and gives the numbers of an unbroken one; a `before_epoch` that keeps state of its own does not.
+        show: print the rows.
 
     Returns:
         `History` with train_loss, train_accuracy, lr and, with `val`, val_loss and val_accuracy for each epoch.
@@ -188,7 +190,8 @@ def fit(
                 row |= {"val_loss": checked.loss, "val_accuracy": checked.accuracy}
                 said += f"   val {checked.accuracy:6.1%}"
             history.add(**row, **(extra if isinstance(extra, dict) else {}))
-            print(said)
+            if show:
+                print(said)
             bar.update()
             if checkpoint:
                 save_checkpoint(checkpoint, *state, history.rows)
