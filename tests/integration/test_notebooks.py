@@ -126,7 +126,7 @@ def test_the_committed_outputs_are_a_whole_run_in_order(code):
     outputs = [output for cell in code for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output for output in outputs if output.get("name") == "stderr"]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
 
 
 def test_a_control_that_is_shown_has_something_to_show(code):

@@ -1,8 +1,9 @@
 """LoGoPrompt: class names rendered as images are the prompts; the true class must win with and without its name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,18 @@ from torch.nn.functional import cross_entropy, nll_loss
 from vpkit.datasets.batches import Batches
 from vpkit.datasets.encoded_set import cache_features
 from vpkit.datasets.image_set import ImageSet
+from vpkit.mappings.one_to_one import identity_mapping
 from vpkit.methods.baselines import TipAdapter
 from vpkit.methods.coop import TextPromptedClassifier
+from vpkit.methods.vp import PromptedClassifier
 from vpkit.models.clip import FrozenCLIP
+from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet
 from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
+from vpkit.prompts.pixels import PadPrompt
+from vpkit.prompts.templates import fill_templates
+
+if TYPE_CHECKING:  # takes a second to load
+    import pandas as pd
 
 __all__ = [
     "LoGoPromptClassifier",
@@ -22,11 +31,14 @@ __all__ = [
     "NamesAsDataClassifier",
     "PastedFeatureCache",
     "PastedImages",
+    "PixelClassifier",
     "Selection",
     "TunableLoGoPromptClassifier",
+    "attack_table",
     "hard_negatives",
     "min_max_loss",
     "reselect",
+    "variants",
 ]
 
 
@@ -169,6 +181,11 @@ class PastedImages:
     def device(self) -> torch.device:
         return self.features.device
 
+    @property
+    def pixels(self) -> Tensor:
+        """(B, 3, H, W) in [0, 1]."""
+        return self.pairs.images[self.positions].float() / 255
+
     def with_names(self, classes: Tensor) -> Tensor:
         """Features (B, K, D) of each image with the name of each of its classes (B, K) on it."""
         return self.pairs(self.positions, classes)
@@ -180,7 +197,7 @@ class PastedImages:
             tops: (B K,) row of each strip; by default an image's own place.
         """
         count = classes.shape[1]
-        images = self.pairs.images[self.positions].float().repeat_interleave(count, 0) / 255  # (B K, 3, H, W)
+        images = self.pixels.repeat_interleave(count, 0)  # (B K, 3, H, W)
         if tops is None:
             tops = self.pairs.tops[self.positions.to(self.pairs.tops.device)].repeat_interleave(count, 0)
         return self.pairs.encode(paste(images, strips[classes.flatten()], tops)).unflatten(0, (-1, count))
@@ -377,3 +394,81 @@ class NamesAsDataClassifier(TextPromptedClassifier):
             more, named = self.name_features, torch.arange(len(self.name_features), device=labels.device)
         both = torch.cat([logits, self(more)])
         return cross_entropy(both, torch.cat([labels, named])), logits
+
+
+class PixelClassifier(nn.Module):
+    """A classifier of images, given `PastedImages`: it looks at their pixels."""
+
+    def __init__(self, classifier: PromptedClassifier):
+        super().__init__()
+        self.classifier = classifier
+
+    def loss(self, images: PastedImages, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.classifier.loss(images.pixels, labels)
+
+
+def variants(
+    methods: Sequence[str],
+    clip: FrozenCLIP,
+    train: NamePastedImages,
+    context: Callable[..., ContextPrompt],
+    logo: LoGoPromptClassifier,
+    epochs: int,
+    lr: float,
+    location: str = "random",
+) -> Iterator[tuple[str, nn.Module, int, float]]:
+    """Untrained classifiers of the paper's other rows, one after the other: name, classifier, epochs, learning rate.
+
+    Train each before the next is asked for: a second stage starts from the first.
+
+    Args:
+        methods: any of "Table 4a", "two stages", "CoCoOp", "VP+TP", "tunable".
+        train: shows the classes, their strips and the number of pixels.
+        context: `context(class_names, class_specific=...)` to an untrained prompt.
+        logo: LoGoPrompt as trained, from which tunable strips go on.
+        epochs, lr: of LoGoPrompt. CoCoOp, which needs sentences for every image, and tunable strips get a sixth.
+        location: of the strips.
+
+    Source: Shi & Yang 2023, Tables 2, 4a and Secs. 3.2.3, 4.4. Explained in chapter 5.
+    """
+    names, scale = train.class_names, clip.logit_scale
+    options: dict[str, Any] = {"num_candidates": logo.num_candidates, "include_positive": logo.include_positive}
+    few, side, device = max(1, epochs // 6), clip.image_size, train.labels.device
+    sentences = fill_templates("a photo of a {}.", names)
+    if "CoCoOp" in methods:
+        shift = MetaNet(clip.embed_dim, clip.text_width).to(device)
+        yield "CoCoOp", TextPromptedClassifier(context(names), scale, shift), few, lr / 5
+    if "VP+TP" in methods:
+        frame = PadPrompt(side, side // 8, scale=clip.std.cpu())
+        pixels = PromptedClassifier(frame, clip.zero_shot(sentences, names), identity_mapping(len(names)))
+        yield "VP+TP", PixelClassifier(pixels.to(device)), epochs, 3.0
+    if "two stages" in methods:
+        first = GeneratedContext(context(names), clip.encode_text(sentences))
+        yield "LoGoPrompt, first stage", LoGoPromptClassifier(first, scale, **options), 2 * epochs, lr
+        yield "LoGoPrompt, two stages", LoGoPromptClassifier(first.fixed(), scale, **options), epochs, lr
+    if "tunable" in methods:
+        prompt = deepcopy(logo.prompt)
+        tunable = TunableLoGoPromptClassifier(prompt, scale, train.strips, location, **options)
+        yield "LoGoPrompt tunable", tunable, few, lr
+    if "Table 4a" in methods:
+        only_names = clip.encode_image(render_class_names(names, side, side).to(device) / 255)
+        for method, features in (("names as images", only_names), ("names pasted", None)):
+            prompt = context(names, class_specific=True)
+            yield method, NamesAsDataClassifier(prompt, scale, features), epochs, lr
+
+
+@torch.no_grad()
+def attack_table(classifiers: Mapping[str, Any], split: NamePastedImages, wrong: Tensor) -> "pd.DataFrame":
+    """Who follows a wrong name written on the image: rows of method, right_if_misnamed, called_as_written in [0, 1].
+
+    Args:
+        classifiers: by method, with the text they learned as `.prompt`.
+        wrong: (N,) a wrong class for each image.
+    """
+    import pandas as pd
+
+    rows = []
+    for method, classifier in classifiers.items():
+        found = split.attacked(classifier.prompt(), wrong)["wrong name"]
+        rows.append((method, found["right"], found["called by the wrong name"]))
+    return pd.DataFrame(rows, columns=["method", "right_if_misnamed", "called_as_written"])

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-
 from vpkit.methods.vp import count_parameters
 from vpkit.prompts.context import ContextPrompt
 from vpkit.training.loop import evaluate
@@ -27,9 +26,7 @@ def shifted_domains(load: Callable[..., Any], dataset: str, shifted: Sequence[st
     return {name.removeprefix(f"{dataset}:"): load(name, "test", subset=subset) for name in own}
 
 
-def evaluate_domains(
-    classifiers: Mapping[str, Any], tests: Mapping[str, Any], batch_size: int = 64
-) -> "pd.DataFrame":
+def evaluate_domains(classifiers: Mapping[str, Any], tests: Mapping[str, Any], batch_size: int = 64) -> "pd.DataFrame":
     """Accuracies in [0, 1] of each method on each of several splits: columns method, parameters, and one a split.
 
     Args:

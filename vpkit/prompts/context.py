@@ -142,7 +142,7 @@ class GeneratedContext(nn.Module):
         if len(written) != len(prompt.class_names):
             raise ValueError(f"{len(written)} text features for {len(prompt.class_names)} class names")
         object.__setattr__(self, "prompt", prompt)  # only its frozen parts are used
-        self.register_buffer("written", written, persistent=False)
+        self.register_buffer("written", written.detach(), persistent=False)
         hidden, context = max(1, written.shape[1] // 4), prompt.slots.shape[1] * prompt.embedded.shape[2]
         layers = nn.Linear(written.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, context)
         self.layers = nn.Sequential(*layers).to(written.device)
