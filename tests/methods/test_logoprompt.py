@@ -1,11 +1,14 @@
 """LoGoPrompt: its loss, its selection, the classifiers, and the names pasted on images."""
 
+from pathlib import Path
+
+import nbformat
 import open_clip
 import pytest
 import torch
 from small_clip import SMALL
 from torch import nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, normalize, softplus
 
 import vpkit
 from vpkit import ImageSet, fit
@@ -15,13 +18,16 @@ from vpkit.methods.logoprompt import (
     PastedFeatureCache,
     PastedImages,
     TunableLoGoPromptClassifier,
+    attack_table,
     hard_negatives,
     min_max_loss,
     reselect,
+    variants,
 )
 from vpkit.models import FrozenCLIP
 from vpkit.prompts import ContextPrompt, paste, strip_offsets
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("cat", "dog", "cow", "sheep")
 
 
@@ -249,3 +255,64 @@ def test_names_as_data_are_more_training_images(clip, split):
     expected = cross_entropy(torch.cat([plain, coop(only_names)]), torch.cat([labels, torch.arange(4)]))
     assert torch.allclose(drawn.loss(images, labels)[0], expected)
     assert torch.allclose(drawn.eval().loss(images, labels)[0], cross_entropy(plain, labels))
+
+
+def test_the_loss_of_the_chapter_is_the_packages(clip, split):
+    cells = nbformat.read(ROOT / "notebooks" / "05_logoprompt.ipynb", as_version=4).cells
+    (source,) = (cell.source for cell in cells if "def logoprompt_loss" in cell.source)
+    names = {"torch": torch, "softplus": softplus, "hard_negatives": hard_negatives, "clip": clip, "num_candidates": 2}
+    exec(source, names)
+    text = normalize(torch.randn(4, clip.embed_dim), dim=1)
+    images, labels = next(iter(split.batches(8)))
+    expected, _ = LoGoPromptClassifier(Says(text), clip.logit_scale, 2).loss(images, labels)
+    assert torch.allclose(names["logoprompt_loss"](text, images, labels), expected, atol=1e-6)
+
+
+def test_each_variant_can_be_trained_and_tested(clip, split):
+    def context(names, class_specific=False):
+        return ContextPrompt(clip, names, 2, class_specific=class_specific)
+
+    logo, seen = LoGoPromptClassifier(context(NAMES, True), clip.logit_scale, 2), []
+    methods = ["Table 4a", "two stages", "CoCoOp", "VP+TP", "tunable"]
+    for name, classifier, epochs, lr in variants(methods, clip, split, context, logo, 6, 0.1):
+        optimizer = torch.optim.SGD(classifier.parameters(), lr=lr)
+        before = [parameter.clone() for parameter in classifier.parameters()]
+        fit(classifier, split.batches(4, shuffle=True), None, optimizer, epochs, show=False)
+        assert any(not torch.equal(a, b) for a, b in zip(before, classifier.parameters(), strict=True)), name
+        assert vpkit.evaluate(classifier, split.batches(8)).n == 8
+        seen.append((name, epochs))
+    assert seen == [
+        ("CoCoOp", 1),
+        ("VP+TP", 6),
+        ("LoGoPrompt, first stage", 12),
+        ("LoGoPrompt, two stages", 6),
+        ("LoGoPrompt tunable", 1),
+        ("names as images", 6),
+        ("names pasted", 6),
+    ]
+    assert list(variants([], clip, split, context, logo, 6, 0.1)) == []
+
+
+def test_the_second_stage_starts_from_what_the_first_has_learned(clip, split):
+    logo = LoGoPromptClassifier(ContextPrompt(clip, NAMES, 2), clip.logit_scale, 2)
+    stages = variants(["two stages"], clip, split, lambda names: ContextPrompt(clip, names, 2), logo, 1, 0.1)
+    _, first, *_ = next(stages)
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.add_(0.1)
+    _, second, *_ = next(stages)
+    assert torch.allclose(second.prompt(), first.prompt(), atol=1e-6)
+
+
+def test_the_attack_table_is_that_of_each_text(clip, split):
+    texts = {name: Says(normalize(torch.randn(4, clip.embed_dim), dim=1)) for name in ("a", "b")}
+    classifiers = {name: TextPromptedClassifier(prompt, clip.logit_scale) for name, prompt in texts.items()}
+    wrong = (split.labels + 1) % 4
+    found = attack_table(classifiers, split, wrong)
+    assert found.method.tolist() == ["a", "b"]
+    for row in found.itertuples():
+        expected = split.attacked(texts[row.method](), wrong)["wrong name"]
+        assert (row.right_if_misnamed, row.called_as_written) == (
+            expected["right"],
+            expected["called by the wrong name"],
+        )

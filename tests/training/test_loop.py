@@ -188,6 +188,17 @@ def test_nothing_to_do_is_an_error(model, image_set):
         evaluate(classifier, image_set[:0].batches(4))
 
 
+def test_without_validation_nothing_is_evaluated_and_a_silent_run_prints_nothing(model, image_set, capsys):
+    ours, silent = make(model), make(model)
+    history = fit(ours, shuffled(image_set), None, adam(ours), 2)
+    said = capsys.readouterr().out
+    assert said.count("loss") == 2
+    assert "val" not in said
+    assert fit(silent, shuffled(image_set), None, adam(silent), 2, show=False) == history
+    assert capsys.readouterr().out == ""
+    assert "val_accuracy" not in history.rows[0]
+
+
 def test_a_history_is_read_by_column():
     history = History([{"a": 1}])
     history.add(a=2)
