@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import small_network
 from small_clip import NAMES, SMALL_VIT, dpt
-from torch import nn
 
 import vpkit
 from vpkit import PromptedClassifier

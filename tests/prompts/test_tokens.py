@@ -8,11 +8,11 @@ from torch.nn.functional import cross_entropy, normalize
 
 import vpkit
 from vpkit import ImageSet
-from vpkit.methods import DualPromptClassifier
+from vpkit.methods import DualPromptClassifier, TextPromptedClassifier
 from vpkit.methods.dpt import class_aware_loss
 from vpkit.models.clip import FrozenCLIP
 from vpkit.models.tiny_clip import convolutional_stem
-from vpkit.prompts import ClassAwareTokens, ContextPrompt, TokenPrompt
+from vpkit.prompts import ClassAwareTokens, ContextPrompt, GeneratedContext, TokenPrompt
 
 
 @pytest.fixture(scope="module")
@@ -228,9 +228,15 @@ def test_dpt_on_embedded_images_is_dpt(clip):
         assert torch.allclose(*losses, atol=1e-5)
 
 
-def test_the_text_tower_runs_once_for_a_test_and_again_after_a_step(clip):
-    model, images, passes = dpt(clip), torch.rand(2, 3, 32, 32), []
-    model.text.register_forward_hook(lambda *_: passes.append(1))
+def counted_passes(clip, monkeypatch):
+    passes, encode = [], clip.encode_embedded
+    monkeypatch.setattr(clip, "encode_embedded", lambda *args: passes.append(1) or encode(*args))
+    return passes
+
+
+def test_the_text_tower_runs_once_for_a_test_and_again_after_a_step(clip, monkeypatch):
+    model, images = dpt(clip), torch.rand(2, 3, 32, 32)
+    passes = counted_passes(clip, monkeypatch)
     with torch.no_grad():
         first = model(images), model(images)
         assert len(passes) == 1
@@ -241,6 +247,30 @@ def test_the_text_tower_runs_once_for_a_test_and_again_after_a_step(clip):
     assert not torch.allclose(changed, first[0])
     model(images)  # with gradients it always runs
     assert len(passes) == 3
+
+
+@pytest.mark.parametrize("kind", ["CoOp", "first stage"])
+def test_a_classifier_of_texts_encodes_them_once_for_a_test(clip, monkeypatch, kind):
+    prompt = ContextPrompt(clip, NAMES, 3)
+    if kind == "first stage":
+        prompt = GeneratedContext(prompt, torch.randn(4, clip.embed_dim))
+    classifier = TextPromptedClassifier(prompt, clip.logit_scale)
+    features = vpkit.datasets.EncodedSet(torch.randn(12, clip.embed_dim), torch.arange(12) % 4, NAMES)
+    passes = counted_passes(clip, monkeypatch)
+    before = vpkit.evaluate(classifier, features.batches(3))
+    assert len(passes) == 1
+    optimizer = torch.optim.SGD(prompt.parameters(), lr=1.0)
+    vpkit.train_epoch(classifier, features.batches(12), optimizer)
+    after = vpkit.evaluate(classifier, features.batches(3))
+    assert len(passes) == 3  # one with gradients, and one for the second test
+    assert after.loss != before.loss
+    state = {name: value + 1 for name, value in prompt.state_dict().items()}
+    prompt.load_state_dict(state)
+    assert vpkit.evaluate(classifier, features.batches(3)).loss != after.loss
+    with torch.no_grad():
+        plain = ContextPrompt(clip, NAMES, 3)
+        assert not torch.equal(plain(), plain(unit=False))
+        assert not torch.equal(plain(plain.context + 1), plain())  # another context is never remembered
 
 
 def test_without_tokens_it_is_coop_and_without_either_zero_shot(clip):

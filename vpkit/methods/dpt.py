@@ -60,7 +60,6 @@ class DualPromptClassifier(nn.Module):
         self.tokens, self.text = tokens, text
         self.candidates, self.alpha, self.beta, self.guided = min(candidates, len(written)), alpha, beta, False
         self.register_buffer("written", written, persistent=False)
-        self._said: tuple | None = None  # text features of the last test, and of which context
 
     def forward(self, images: Tensor | PatchEmbeddings) -> Tensor:
         """Images (B, 3, s, s) in [0, 1], or a batch of `cache_patches`, to logits (B, T)."""
@@ -84,7 +83,8 @@ class DualPromptClassifier(nn.Module):
         return (plain @ self.written.T).topk(self.candidates, dim=1).indices
 
     def _features(self, images: Tensor | PatchEmbeddings):
-        raw = self._learned_text()  # (T, D); CAVPT takes them as they are
+        # (T, D), not normalised: CAVPT takes them as they are
+        raw = self.written if self.text is None else self.text(unit=False)
         text = nn.functional.normalize(raw, dim=-1)
         if self.tokens is None or not len(self.tokens.class_aware):
             features = self._plain(images) if self.tokens is None else self.tokens(images).features
@@ -93,17 +93,6 @@ class DualPromptClassifier(nn.Module):
         chosen = self.choose(plain)
         prompted = self.tokens(images, raw[chosen])
         return prompted.features, text, prompted.class_logits, chosen, plain
-
-    def _learned_text(self) -> Tensor:
-        """Not normalised. At test time the text tower runs once, not once a batch."""
-        if self.text is None:
-            return self.written
-        if torch.is_grad_enabled():
-            return self.text(unit=False)
-        state = (id(self.text.context), self.text.context._version)  # a step or load_state_dict changes the version
-        if self._said is None or self._said[0] != state:
-            self._said = state, self.text(unit=False)
-        return self._said[1]
 
     @torch.no_grad()
     def _plain(self, images: Tensor | PatchEmbeddings) -> Tensor:

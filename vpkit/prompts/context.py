@@ -1,6 +1,6 @@
 """Learned context tokens in front of, around or behind a class name: CoOp, and CoCoOp's shift by the image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 
 import torch
@@ -12,6 +12,24 @@ from vpkit.prompts.templates import check_class_names
 __all__ = ["ContextPrompt", "GeneratedContext", "MetaNet"]
 
 POSITIONS = ("end", "middle", "front")
+
+
+def remembered(prompt: nn.Module, unit: bool, encode: Callable[[], Tensor]) -> Tensor:
+    """Text features that are encoded anew only if a parameter of `prompt` has changed, or gradients are wanted.
+
+    So the text tower runs once for a whole test, not once a batch.
+    """
+    if torch.is_grad_enabled():
+        return encode()
+    # A step, load_state_dict or .to() changes the version or the place; the parameters kept here cannot be replaced
+    # by others at the same place.
+    parameters = list(prompt.parameters())
+    state = [unit, *((parameter._version, parameter.data_ptr()) for parameter in parameters)]
+    last = getattr(prompt, "_remembered", None)
+    if last is None or last[1] != state:
+        last = parameters, state, encode()
+        object.__setattr__(prompt, "_remembered", last)  # not a submodule
+    return last[2]
 
 
 class ContextPrompt(nn.Module):
@@ -94,7 +112,8 @@ class ContextPrompt(nn.Module):
         Args:
             context: (M, W), (T, M, W), or with one for each image (B, 1, M, W) or (B, T, M, W): then (B, T, D).
         """
-        context = self.context if context is None else context
+        if context is None:
+            return remembered(self, unit, lambda: self(self.context, unit))
         images, classes = context.shape[:-3] if context.ndim == 4 else (), len(self.slots)
         slots = self.slots[..., None].expand(*images, -1, -1, self.embedded.shape[-1])
         context = context.expand(slots.shape).to(self.embedded.dtype)
@@ -154,7 +173,7 @@ class GeneratedContext(nn.Module):
 
     def forward(self) -> Tensor:
         """Unit text features (T, D)."""
-        return self.prompt(self.contexts())
+        return remembered(self, True, lambda: self.prompt(self.contexts()))
 
     def fixed(self) -> ContextPrompt:
         """A class-specific `ContextPrompt` that starts from the contexts as they are now."""
