@@ -37,7 +37,7 @@ from torch.nn.functional import (
 from vpkit.book.session import keep_freed_memory
 from vpkit.datasets.icons import ICONS
 from vpkit.models.clip import encode_embedded
-from vpkit.models.tiny_clip import convolutional_stem, save_own
+from vpkit.models.tiny_clip import convolutional_stem, save_tiny_clip
 from vpkit.prompts import clip_templates, fill_templates
 
 EMBED, SIDE, SMALL, LETTERS = 256, 96, 64, 12
@@ -338,14 +338,15 @@ def export(args) -> None:
     banks, *_ = prepare(args.data, args.folder)
     torch.manual_seed(args.seed)
     reference = features_of(model, banks)
-    print(save_own(out / "tiny.safetensors", model, CONFIG, MEAN, STD, kept["rows"], reference))
+    print(save_tiny_clip(out / "tiny.safetensors", model, CONFIG, MEAN, STD, kept["rows"], reference))
     if (args.folder / "vit.pt").exists():
         model = tiny_vit()
         trained = averaged_weights(args.folder / "vit.pt")
         of_visual = {k.removeprefix("visual."): v for k, v in trained.items() if k.startswith("visual.")}
         model.visual.load_state_dict(of_visual)
         reference, path = features_of(model, banks), out / "tiny-vit.safetensors"
-        print(save_own(path, model, VIT_CONFIG, MEAN, STD, None, reference, text_from="tiny.safetensors", stem=STEM))
+        kept = {"text_from": "tiny.safetensors", "stem": STEM}
+        print(save_tiny_clip(path, model, VIT_CONFIG, MEAN, STD, None, reference, **kept))
 
 
 if __name__ == "__main__":

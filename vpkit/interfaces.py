@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Classifier", "LabelledBatches", "Normalises", "PixelPrompt"]
+__all__ = ["Batch", "Classifier", "LabelledBatches", "Normalises", "PixelPrompt", "normalised"]
 
 # Images and labels. A classifier may take something else for images, such as `PatchEmbeddings`: so long as the batches
 # yield what it takes, no loop looks at more than their device.
@@ -57,3 +57,8 @@ class Normalises(Protocol):
 
     mean: Tensor
     std: Tensor
+
+
+def normalised(images: Tensor, model: Normalises) -> Tensor:
+    """Pixels (B, 3, h, w) in [0, 1], scaled as `model` was trained: minus its mean, divided by its std."""
+    return (images - model.mean[:, None, None]) / model.std[:, None, None]

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from small_clip import SMALL
 
 import vpkit
-from vpkit.models.tiny_clip import convolutional_stem, save_own
+from vpkit.models.tiny_clip import convolutional_stem, save_tiny_clip
 
 ROWS = torch.tensor([269, 320, 539, 1125, 2368, 49406, 49407])
 
@@ -16,7 +16,7 @@ ROWS = torch.tensor([269, 320, 539, 1125, 2368, 49406, 49407])
 def own(tmp_path):
     torch.manual_seed(0)
     network = open_clip.CLIP(**SMALL).eval()
-    path = save_own(tmp_path / "own.safetensors", network, SMALL, (0.5,) * 3, (0.25,) * 3, ROWS)
+    path = save_tiny_clip(tmp_path / "own.safetensors", network, SMALL, (0.5,) * 3, (0.25,) * 3, ROWS)
     return path, network
 
 
@@ -40,7 +40,7 @@ def test_an_image_tower_may_borrow_the_text_tower_of_a_neighbour(own):
     other.visual.conv1 = convolutional_stem(32, 8).eval()
     stem = {"width": 32, "patch_size": 8}
     second = path.with_name("second.safetensors")
-    save_own(second, other, SMALL, (0.5,) * 3, (0.25,) * 3, None, text_from=path.name, stem=stem)
+    save_tiny_clip(second, other, SMALL, (0.5,) * 3, (0.25,) * 3, None, text_from=path.name, stem=stem)
     clip, first = vpkit.load_clip("tiny-vit", weights=second), vpkit.load_clip("tiny", weights=path)
     assert torch.equal(clip.encode_text(["a cat"]), first.encode_text(["a cat"]))
     images = torch.rand(2, 3, 32, 32)
@@ -86,7 +86,7 @@ def test_broken_files_are_refused(own, tmp_path):
     with pytest.raises(ValueError, match=r"cut\.safetensors does not fit .* or is cut short"):
         vpkit.load_clip("tiny", weights=cut)
     wrong = SMALL | {"embed_dim": 48}
-    other = save_own(tmp_path / "wrong.safetensors", network, wrong, (0.5,) * 3, (0.25,) * 3, ROWS)
+    other = save_tiny_clip(tmp_path / "wrong.safetensors", network, wrong, (0.5,) * 3, (0.25,) * 3, ROWS)
     with pytest.raises(ValueError, match=r"wrong\.safetensors does not fit VisionTransformer"):
         vpkit.load_clip("tiny", weights=other)
     save_file({"a": torch.zeros(1)}, tmp_path / "strange.safetensors", metadata={"config": json.dumps({})})

@@ -155,7 +155,7 @@ def load_dataset(
             `ImageSet.few_shot`), and with `subset` at most so many of these; only they are decoded.
         seed: decides validation images that have no official split, the subset, and how `icons` are drawn.
         root: where the files of a torchvision row lie; default `$VPKIT_DATA`, else `data` in the cache folder.
-        download: let torchvision fetch them. Nothing else in vpkit touches the network.
+        download: let torchvision fetch them. Without it no network is used.
 
     Raises:
         ValueError: an unknown name or split, an impossible size, subset, fraction or shots, a class left without

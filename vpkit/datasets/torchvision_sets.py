@@ -49,7 +49,7 @@ class TorchvisionSet:
 
 
 def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root: Path, download: bool) -> Source:
-    """One split of a torchvision set under `root`; `download=True` is the only thing that touches the network.
+    """One split of a torchvision set under `root`; only `download=True` uses the network.
 
     Raises:
         FileNotFoundError: the files are not there; the message says where they belong.

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from vpkit.interfaces import normalised
 from vpkit.models.frozen import FrozenModel
-from vpkit.models.hub import find_weights, named_errors
-from vpkit.models.tiny_clip import load_own
+from vpkit.models.hub import find_weights, hugging_face_cache, named_errors
+from vpkit.models.tiny_clip import load_tiny_clip
 
 if TYPE_CHECKING:  # takes a second to load
     from open_clip import CLIP
@@ -105,7 +106,7 @@ class FrozenCLIP(nn.Module):
             raise ValueError(f"images are {images.dtype}: expected floats in [0, 1], as ImageSet.batches() yields them")
         # Convolutions take this layout a third faster, on CPUs as on tensor cores; transformers do not mind.
         images = images.to(memory_format=torch.channels_last) if images.ndim == 4 else images
-        return self.image_tower((images - self.mean[:, None, None]) / self.std[:, None, None])
+        return self.image_tower(normalised(images, self))
 
     def image_transformer(self, needed_by: str = "tokens") -> "VisionTransformer":
         """The image tower, if it is a transformer; else a ValueError that says what needs one."""
@@ -121,7 +122,7 @@ class FrozenCLIP(nn.Module):
 
     def embed_patches(self, images: Tensor) -> Tensor:
         """Images (B, 3, s, s) in [0, 1] to tokens as the first block of the transformer gets, (B, 1 + N, d)."""
-        return self.image_transformer()._embeds((images - self.mean[:, None, None]) / self.std[:, None, None])
+        return self.image_transformer()._embeds(normalised(images, self))
 
     def pool_tokens(self, hidden: Tensor) -> Tensor:
         """An image's own tokens after the last block (B, 1 + N, d) to unit features (B, D)."""
@@ -245,7 +246,7 @@ def load_clip(
         device: where to put it.
         weights: a weight file to use; otherwise it is looked for in `$VPKIT_WEIGHTS` (default: `weights` in the
             cache folder) and in the Hugging Face cache.
-        download: fetch missing weights. Nothing else in vpkit touches the network.
+        download: fetch missing weights. Without it no network is used.
 
     Raises:
         ValueError: an unknown name, or a file that does not fit the model or is cut short.
@@ -258,7 +259,7 @@ def load_clip(
         architecture, tag = target.removeprefix("open_clip:").split("/")
         clip = _load_hub(architecture, tag, weights, download)
     elif name in CLIP_MODELS:
-        clip = FrozenCLIP(*load_own(weights or str(resources.files("vpkit") / "data" / "clip" / target)))
+        clip = FrozenCLIP(*load_tiny_clip(weights or str(resources.files("vpkit") / "data" / "clip" / target)))
     else:
         known = ", ".join(CLIP_MODELS)
         raise ValueError(f"unknown CLIP model {name!r}: expected one of {known}, or open_clip:ARCHITECTURE/PRETRAINED")
@@ -274,19 +275,10 @@ def _load_hub(architecture: str, tag: str, weights: str | Path | None, download:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "open_clip.list_pretrained()"
         raise ValueError(f"open_clip has no {architecture}/{tag}: expected one of {tags}")
     repository = pretrained.get("hf_hub", "").rstrip("/")
-
-    def library_cache():
-        from huggingface_hub import try_to_load_from_cache
-
-        for file_name in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
-            found = try_to_load_from_cache(repository, file_name) if repository else None
-            if isinstance(found, str):
-                return Path(found)
-        return None
-
     source = f"open_clip_model.safetensors of {repository} on the Hugging Face hub"
     path = find_weights(
-        f"{architecture}-{tag}.safetensors", source, weights, download, library_cache,
+        f"{architecture}-{tag}.safetensors", source, weights, download,
+        lambda: hugging_face_cache(repository, "open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
         fetch=lambda: open_clip.download_pretrained(pretrained),
     )  # fmt: skip
     quick = bool(pretrained.get("quick_gelu") or config.get("quick_gelu"))  # OpenAI trained with this activation

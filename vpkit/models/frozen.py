@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vpkit.imagenet_names import imagenet_class_names
+from vpkit.interfaces import normalised
 from vpkit.models.efficientnet_lite import build_efficientnet_lite0
 from vpkit.models.hub import HubNetwork, build_timm, build_torchvision
 
@@ -129,7 +130,7 @@ class FrozenModel(nn.Module):
             )
         # Channels-last is what both CPUs and tensor cores convolve fastest.
         images = images.to(memory_format=torch.channels_last)
-        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+        return normalised(images, self)
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def load_frozen(
         device: where to put it.
         weights: a weight file to use; otherwise it is looked for in `$VPKIT_WEIGHTS` (default: `weights` in the
             cache folder) and in the library's own cache.
-        download: fetch missing weights. Nothing else in vpkit touches the network.
+        download: fetch missing weights. Without it no network is used.
 
     Raises:
         ValueError: unknown name (the message lists the known ones), or a weight file that does not fit.

@@ -15,7 +15,15 @@ from torch import nn
 
 from vpkit.files import cache_folder
 
-__all__ = ["HubNetwork", "build_timm", "build_torchvision", "find_weights", "named_errors", "weights_folder"]
+__all__ = [
+    "HubNetwork",
+    "build_timm",
+    "build_torchvision",
+    "find_weights",
+    "hugging_face_cache",
+    "named_errors",
+    "weights_folder",
+]
 
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 
@@ -80,19 +88,15 @@ def build_timm(name: str, weights: str | Path | None, download: bool) -> HubNetw
         raise ValueError(f"timm:{name} has {config['num_classes']} outputs, which is no ImageNet head: wrap it by hand")
     file_name, repository = f"{name}.safetensors", config["hf_hub_id"]
 
-    def library_cache():
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(repository, "model.safetensors")
-        return Path(found) if isinstance(found, str) else None
-
     def fetch():
         from huggingface_hub import hf_hub_download
 
         hf_hub_download(repository, "model.safetensors")
 
     source = f"model.safetensors of {repository} on the Hugging Face hub (or the original file of its model card)"
-    path = find_weights(file_name, source, weights, download, library_cache, fetch)
+    path = find_weights(
+        file_name, source, weights, download, lambda: hugging_face_cache(repository, "model.safetensors"), fetch
+    )
     head = load_weights(network, path, network.get_classifier())
     info = ImageNetInfo(subset)
     names = tuple(info.index_to_description(i) for i in range(info.num_classes()))
@@ -124,6 +128,14 @@ def find_weights(
         f"the weights {file_name} are not on this machine: get {source} and save it as {here[0]}, "
         "name the file with weights=, or pass download=True once where there is a network"
     )
+
+
+def hugging_face_cache(repository: str, *file_names: str) -> Path | None:
+    """The first of these files of a repository that the Hugging Face cache of this machine has."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = [try_to_load_from_cache(repository, name) for name in file_names] if repository else []
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def load_weights(network: nn.Module, path: Path, head: nn.Module) -> nn.Module:

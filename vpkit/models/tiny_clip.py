@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vpkit.files import write_atomically
 from vpkit.models.hub import named_errors
 
-__all__ = ["convolutional_stem", "load_own", "save_own"]
+__all__ = ["convolutional_stem", "load_tiny_clip", "save_tiny_clip"]
 
 
 def convolutional_stem(width: int, patch_size: int, channels: int = 24, blocks: int = 2) -> nn.Sequential:
@@ -40,7 +40,7 @@ def convolutional_stem(width: int, patch_size: int, channels: int = 24, blocks: 
     return nn.Sequential(*convolutions, resnet.avgpool, resnet.layer1, nn.Conv2d(4 * channels, width, 2, 2))
 
 
-def save_own(
+def save_tiny_clip(
     path, network, config: dict, mean, std, token_rows: Tensor | None, reference=None, text_from: str = "", stem=None
 ) -> Path:
     """Write an `open_clip.CLIP` made from `config`.
@@ -66,7 +66,7 @@ def save_own(
     return write_atomically(path, lambda part: save_file(state, part, metadata={"config": json.dumps(header)}))
 
 
-def load_own(path: str | Path) -> tuple[nn.Module, list[float], list[float], Tensor, Tensor | None]:
+def load_tiny_clip(path: str | Path) -> tuple[nn.Module, list[float], list[float], Tensor, Tensor | None]:
     """What `FrozenCLIP` is made of: the network, its mean and std, the tokens it knows (V,) bool, reference features.
 
     Raises:

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from vpkit.interfaces import Normalises, PixelPrompt
+from vpkit.interfaces import Normalises, PixelPrompt, normalised
 from vpkit.plots.style import displayable, finished
 
 
@@ -40,7 +40,7 @@ def show_prompt(prompt: PixelPrompt, image: Tensor, model: Normalises | None = N
     alone = picture if low >= 0 and high <= 1 else 0.5 + picture / (2 * max(abs(low), abs(high), 1e-9))
     pictures, titles = [alone, prompted], ["the prompt alone", "on an image"]
     if model is not None:
-        seen = (prompted - model.mean[:, None, None]) / model.std[:, None, None]
+        seen = normalised(prompted, model)
         pictures.append((seen - seen.min()) / (seen.max() - seen.min()).clamp(min=1e-9))
         titles.append("as the model sees it")
     figure, axes = plt.subplots(1, len(pictures), figsize=(side * len(pictures), side + 0.3), layout="constrained")
