@@ -414,6 +414,22 @@ def test_resized_keeps_constant_images(image_set):
     assert image_set.resized(16) is image_set
 
 
+def test_parts_and_sizes_share_the_images_and_equal_copies(image_set):
+    part = image_set.select_classes("blue", "red")[2:].few_shot(3, seed=1)
+    assert part.stored is image_set.stored
+    drawn = part.resized(24)
+    assert drawn.stored is image_set.stored
+    assert drawn.shape == (6, 3, 24, 24)
+    large = torch.nn.functional.interpolate(part.images.float(), (24, 24), mode="bilinear", antialias=True)
+    assert torch.equal(drawn.images, large.round().clamp(0, 255).byte())
+    assert torch.equal(drawn.resized(16).images, part.images)  # sizes do not pile up
+    for x, y in drawn.batches(4):
+        assert torch.equal((x * 255).round().byte(), drawn.images[: len(y)]) or len(y) < 4
+    moved = drawn.to("cpu")
+    assert torch.equal(moved.images, drawn.images)
+    assert torch.equal(torch.cat([y for _, y in drawn.batches(4)]), drawn.labels)
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [

@@ -32,6 +32,11 @@ classifier = vpkit.PromptedClassifier(vpkit.prompts.PadPrompt(side, 8), model, v
 optimizer = torch.optim.SGD(classifier.prompt.parameters(), lr=0.1)
 fitted = vpkit.train_epoch(classifier, data.batches(16, shuffle=True), optimizer)
 tested = vpkit.evaluate(classifier, data.batches(16))
+# a part of the classes, at another size, is neither copied nor resized as a whole
+part = data.select_classes("d", "b", "a", "c")[: -1].resized(112)
+seen = [(x.shape, len(y)) for x, y in part.batches(16)]
+assert {tuple(shape[1:]) for shape, _ in seen} == {(3, 112, 112)}
+assert sum(n for _, n in seen) == len(part) == (labels != 4).sum() - 1
 # what was read twice, in another order and with pages given back in between, is still what was written
 expected = np.roll(noise, count // 2, 0).transpose(2, 0, 1)
 assert np.array_equal(images[count // 2].numpy(), expected)

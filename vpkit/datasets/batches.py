@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from vpkit.datasets.cache import forget_pages
 
@@ -25,6 +26,8 @@ class Batches:
         shuffle: a new order each pass, drawn on the CPU, so that one seed gives one order on every device.
         generator: of the order; torch's own by default.
         device: where batches go, if that is not where the inputs are.
+        rows: (N,) int64, which of the inputs are meant; None: all.
+        side: images are resized to it, on that device; None: as they are.
 
     Raises:
         ValueError: a batch_size below 1.
@@ -39,11 +42,14 @@ class Batches:
         shuffle: bool = False,
         generator: torch.Generator | None = None,
         device: torch.device | None = None,
+        rows: Tensor | None = None,
+        side: int | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
         self.inputs, self.labels, self.class_names = inputs, labels, class_names
         self.batch_size, self.shuffle, self.generator, self.device = batch_size, shuffle, generator, device
+        self.rows, self.side = rows, side
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
@@ -54,17 +60,25 @@ class Batches:
             return
         order = torch.randperm(len(labels), generator=self.generator) if self.shuffle else torch.arange(len(labels))
         for chosen in order.to(labels.device).split(self.batch_size):
-            if not isinstance(self.inputs, Tensor):
-                yield self.inputs[chosen], labels[chosen]
+            x, y = self.inputs[chosen if self.rows is None else self.rows[chosen]], labels[chosen]
+            if not isinstance(x, Tensor):
+                yield x, y
                 continue
-            x, y = self.inputs[chosen], labels[chosen]
             read += x.nbytes
             if read > _MOST_MAPPED:  # a set may be larger than memory
                 forget_pages(self.inputs)
                 read = 0
             if self.device not in (None, x.device):
                 x, y = (_moved(part, self.device) for part in (x, y))
+            if self.side is not None:
+                x = resized(x, self.side)
             yield x.float().div_(255) if x.dtype == torch.uint8 else x, y
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """(B, 3, h, w) uint8 to (B, 3, side, side) uint8: bilinear with anti-aliasing."""
+    large = interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+    return large.round().clamp(0, 255).byte()
 
 
 def _moved(part: Tensor, device: torch.device) -> Tensor:

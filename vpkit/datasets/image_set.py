@@ -4,9 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from vpkit.datasets.batches import Batches
+from vpkit.datasets.batches import Batches, resized
 from vpkit.datasets.sampling import few_shot_positions
 
 
@@ -14,12 +13,17 @@ from vpkit.datasets.sampling import few_shot_positions
 class ImageSet:
     """Images, labels and class names of one split.
 
-    Attributes:
-        images: (N, 3, h, w) uint8, on any device.
+    A part of a set, and a set at another size, hold the images of the whole one and say which and how large: nothing
+    is copied, and `batches` resizes what it draws. `images` is a copy then, so ask a small part for it.
+
+    Args:
+        stored: (N, 3, h, w) uint8, on any device; N and the side are those of `rows` and `side`, if given.
         labels: (N,) int64, values 0..T-1.
         class_names: the T names; a subset of the images keeps all of them.
         name, split: where the images come from, for titles and result files.
         device: where batches go, if that is not where the images are (see `to`).
+        rows: (N,) int64, which of the stored images these are; None: all.
+        side: images are resized to `side` x `side`; None: as stored.
 
     Raises:
         ValueError: shapes, dtypes or label values that do not fit together.
@@ -27,18 +31,20 @@ class ImageSet:
     Explained in chapter 1.
     """
 
-    images: Tensor
+    stored: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     name: str = ""
     split: str = ""
     device: torch.device | None = None
+    rows: Tensor | None = None
+    side: int | None = None
 
     def __post_init__(self):
-        images, labels = self.images, self.labels
+        images, labels = self.stored, self.labels
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ValueError(f"images must be (N, 3, h, w) uint8, got {tuple(images.shape)} {images.dtype}")
-        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        if labels.shape != (images.shape[:1] if self.rows is None else self.rows.shape) or labels.dtype != torch.int64:
             raise ValueError(f"labels must be ({len(images)},) int64, got {tuple(labels.shape)} {labels.dtype}")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.class_names):
             raise ValueError(
@@ -50,8 +56,23 @@ class ImageSet:
         return len(self.labels)
 
     def __getitem__(self, index) -> "ImageSet":
-        """The images at `index` (slice, boolean mask or integer tensor) as an `ImageSet`."""
-        return replace(self, images=self.images[index], labels=self.labels[index])
+        """The images at `index` (slice, boolean mask or integer tensor) as an `ImageSet`; they are not copied."""
+        rows = torch.arange(len(self), device=self.labels.device) if self.rows is None else self.rows
+        return replace(self, rows=rows[index], labels=self.labels[index])
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, 3, h, w)."""
+        height, width = self.stored.shape[2:]
+        return len(self), 3, self.side or height, self.side or width
+
+    @property
+    def images(self) -> Tensor:
+        """(N, 3, h, w) uint8; a copy, if this is a part or another size of what is stored."""
+        images = self.stored if self.rows is None else self.stored[self.rows]
+        if self.side is None:
+            return images
+        return torch.cat([resized(part, self.side) for part in images.split(256)])  # a float copy of all may not fit
 
     def to(self, device) -> "ImageSet":
         """The same set for another device. It moves there whole: no loader, no copies per step.
@@ -60,19 +81,22 @@ class ImageSet:
         one by one from pinned memory.
         """
         device = torch.device(device)
-        if device.type == "cuda" and self.images.numel() > 0.5 * torch.cuda.mem_get_info(device)[0]:
+        if device == self.stored.device:
             return replace(self, device=device)
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), device=device)
+        if device.type == "cuda" and self._bytes > 0.5 * torch.cuda.mem_get_info(device)[0]:
+            return replace(self, device=device)
+        stored = self.stored if self.rows is None else self.stored[self.rows]
+        return replace(self, stored=stored.to(device), labels=self.labels.to(device), device=device, rows=None)
+
+    @property
+    def _bytes(self) -> int:
+        return len(self) * self.stored[0].numel() if len(self) else 0
 
     def resized(self, size: int) -> "ImageSet":
-        """The same images at `size` x `size`, bilinear with anti-aliasing, rounded back to uint8."""
-        if self.images.shape[-2:] == (size, size):
+        """The same images at `size` x `size`, resized when they are drawn: bilinear, anti-aliased, rounded to uint8."""
+        if self.shape[2:] == (size, size):
             return self
-        parts = [
-            interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
-            for part in self.images.split(256)  # in parts: a float copy of the whole set may not fit
-        ]
-        return replace(self, images=torch.cat(parts))
+        return replace(self, side=None if self.stored.shape[2:] == (size, size) else size)
 
     def select_classes(self, *class_names: str) -> "ImageSet":
         """The images of the named classes, relabelled 0, 1, ... in the order given.
@@ -88,7 +112,7 @@ class ImageSet:
             relabelled[self.class_names.index(name)] = new
         labels = relabelled[self.labels]
         kept = labels >= 0
-        return replace(self, images=self.images[kept], labels=labels[kept], class_names=class_names)
+        return replace(self[kept], labels=labels[kept], class_names=class_names)
 
     def few_shot(self, shots: int, seed: int = 0) -> "ImageSet":
         """Exactly `shots` images of every class, drawn as CoOp draws them.
@@ -113,4 +137,14 @@ class ImageSet:
 
     def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> Batches:
         """Batches of at most `batch_size` images, the last one may be smaller; see `Batches`."""
-        return Batches(self.images, self.labels, self.class_names, batch_size, shuffle, generator, self.device)
+        return Batches(
+            self.stored,
+            self.labels,
+            self.class_names,
+            batch_size,
+            shuffle,
+            generator,
+            self.device,
+            self.rows,
+            self.side,
+        )
