@@ -1,4 +1,4 @@
-"""Decoded splits on disk: one safetensors file each, written image by image, mapped into memory when read.
+"""Decoded splits on disk: one .npy file each, written image by image, mapped into memory when read.
 
 A set larger than memory is never held whole: not while it is written, and not while it is used, because the mapped
 file is read page by page, and a pass over the images gives the pages back as it goes (`forget_pages`).
@@ -6,7 +6,6 @@ file is read page by page, and a pass over the images gives the pages back as it
 
 import hashlib
 import json
-import math
 import mmap
 import os
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,7 +21,7 @@ from vpkit.datasets.source import Source
 from vpkit.files import cache_folder, write_atomically
 
 _MAPPED = "mapped_file"  # the attribute of a tensor that holds the map its values lie in
-_FORMAT = 2  # part of every cache's key: raise it when what a loader returns changes
+_FORMAT = 3  # part of every cache's key: raise it when what a loader returns changes
 
 
 def cached_images(name: str, source: Source, size: int, positions: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
@@ -41,86 +39,67 @@ def cached_images(name: str, source: Source, size: int, positions: np.ndarray | 
         OSError: the cache cannot be written.
     """
     if positions is not None:
-        whole = _read(*_file_and_key(name, source, size))
+        whole = _read(_file(name, source, size), source, size)
         if whole is not None or 2 * len(positions) > len(source.labels):
             images, labels = whole or cached_images(name, source, size)
             chosen = torch.from_numpy(positions)
             return images[chosen], labels[chosen]
         name, source = f"{name}-{len(positions)}", source.part(positions)
-    path, key = _file_and_key(name, source, size)
-    if (found := _read(path, key)) is not None:
+    path = _file(name, source, size)
+    if (found := _read(path, source, size)) is not None:
         return found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):  # let go of by the system, should this process be killed
-            if (found := _read(path, key)) is not None:  # by the one we waited for
+            if (found := _read(path, source, size)) is not None:  # by the one we waited for
                 return found
             print(f"preparing {name} at {size} px (once)", file=sys.stderr)
-            write_atomically(path, lambda part: _write(part, key, source, size))
+            write_atomically(path, lambda part: _write(part, source, size))
     except OSError as error:
         raise OSError(
             f"cannot write the dataset cache {path}: {error.strerror or error}. "
             f"Free some space, or point VPKIT_CACHE (now {os.environ.get('VPKIT_CACHE', 'not set')}) at another folder"
         ) from error
-    found = _read(path, key)
+    found = _read(path, source, size)
     assert found is not None, f"{path} was written and cannot be read"
     return found
 
 
-def _file_and_key(name: str, source: Source, size: int) -> tuple[Path, str]:
-    """Where the decoded images belong, and what the file says it holds."""
+def _file(name: str, source: Source, size: int) -> Path:
+    """Where the decoded images belong: the name holds a digest of everything they depend on."""
     labels = hashlib.sha256(np.ascontiguousarray(source.labels).tobytes()).hexdigest()
     key = json.dumps([_FORMAT, name, size, source.fingerprint, labels, source.class_names])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     safe_name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[-80:]
-    return cache_folder() / "datasets" / f"{safe_name}-{size}px-{digest}.safetensors", key
+    return cache_folder() / "datasets" / f"{safe_name}-{size}px-{digest}.npy"
 
 
-def _read(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
-    if not path.exists():
-        return None
+def _read(path: Path, source: Source, size: int) -> tuple[Tensor, Tensor] | None:
+    shape = (len(source.labels), 3, size, size)
     try:
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("key") != key:
-                return None
-            labels, shape = file.get_tensor("labels"), file.get_slice("images").get_shape()
-            if math.prod(shape) == 0:
-                return file.get_tensor("images"), labels
-        with path.open("rb") as file:  # sound, as safe_open has checked; mapped here, to be able to give pages back
-            length = int.from_bytes(file.read(8), "little")
-            start = json.loads(file.read(length))["images"]["data_offsets"][0]
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        images = torch.frombuffer(mapped, dtype=torch.uint8, offset=8 + length + start, count=math.prod(shape))
-        images = images.view(shape)
-        setattr(images, _MAPPED, mapped)
-        return images, labels
-    except (SafetensorError, OSError):
+        array = np.load(path, mmap_mode="c" if len(source.labels) else None)
+    except (OSError, ValueError, EOFError):  # not there, not numpy's, or cut short
         return None
+    if array.shape != shape or array.dtype != np.uint8:
+        return None
+    images = torch.from_numpy(array)
+    setattr(images, _MAPPED, array.base)
+    return images, torch.from_numpy(source.labels.astype(np.int64))
 
 
 def forget_pages(images: Tensor) -> None:
     """Take what was read of a mapped set out of this process's memory; the file's cache in the system stays."""
     mapped = getattr(images, _MAPPED, None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def _write(part: Path, key: str, source: Source, size: int) -> None:
-    """A safetensors file, streamed: header length, JSON header, labels, then one image after the other."""
-    count = len(source.labels)
-    end_of_labels, end_of_images = 8 * count, 8 * count + 3 * size * size * count
-    header = json.dumps(
-        {
-            "__metadata__": {"key": key},
-            "labels": {"dtype": "I64", "shape": [count], "data_offsets": [0, end_of_labels]},
-            "images": {"dtype": "U8", "shape": [count, 3, size, size], "data_offsets": [end_of_labels, end_of_images]},
-        }
-    ).encode()
-    header += b" " * (-len(header) % 8)  # tensors start at a multiple of eight bytes
-    failed = []
+def _write(part: Path, source: Source, size: int) -> None:
+    """One image after the other, not through a map: a full disk is an error then and not the end of the process."""
+    count, failed = len(source.labels), []
     with part.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        file.write(source.labels.astype("<i8").tobytes())
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, 3, size, size)}
+        np.lib.format.write_array_header_1_0(file, header)
         for i in tqdm(range(count), desc="decoding", unit="image", leave=False, disable=None):
             try:
                 image = source.decode(i, size)
