@@ -2,15 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from vpkit.interfaces import LabelledBatches
 from vpkit.models.clip import FrozenCLIP
 from vpkit.models.frozen import FrozenModel
 from vpkit.prompts.templates import clip_templates, fill_templates
 
-__all__ = ["every_sentence", "template_accuracies", "text_prompt"]
+__all__ = ["every_sentence", "text_prompt"]
 
 
 def text_prompt(clip: FrozenCLIP, class_names: Sequence[str], template: str) -> FrozenModel:
@@ -32,13 +28,3 @@ def every_sentence(clip: FrozenCLIP, class_names: Sequence[str], templates: Sequ
     Source: Chen et al. 2023, Sec. 4.3. Explained in chapter 4.
     """
     return clip.zero_shot(fill_templates(clip_templates() if templates is None else templates, class_names))
-
-
-@torch.no_grad()
-def template_accuracies(model: FrozenModel, batches: LabelledBatches) -> Tensor:
-    """What each template alone would do: accuracies (J,) in [0, 1] of `every_sentence` on `batches`."""
-    num_target, right = len(batches.class_names), []
-    for images, labels in batches:
-        logits = model(images).unflatten(1, (-1, num_target))  # (B, J, T)
-        right.append(logits.argmax(2) == labels[:, None])
-    return torch.cat(right).float().mean(0)
