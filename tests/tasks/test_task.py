@@ -4,7 +4,9 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ import vpkit
 from vpkit.tasks.cli import app
 from vpkit.tasks.files import load_task, save_task
 from vpkit.tasks.report import write_report
-from vpkit.tasks.task import choose_task, fit_task, predict_images
+from vpkit.tasks.task import choose_task, fit_task, predict_images, probabilities_of, reading_size
 
 QUICK = {"canvas_size": 64, "epochs": 1}
 
@@ -79,6 +81,43 @@ def test_a_saved_task_predicts_the_same_when_loaded(tmp_path, splits, folder, ma
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("prompt", ["border", "frame"])
+def test_files_are_asked_about_the_pixels_that_were_trained_on(tmp_path, prompt):
+    """Photos larger than what is kept of them: read at one size for fit, predict and report, then resized alike."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(("fine", "coarse")):
+        (tmp_path / name).mkdir()
+        for i in range(14):
+            grain = rng.integers(0, 256, (120 // (1 + 2 * k), 120 // (1 + 2 * k), 3), dtype=np.uint8)
+            Image.fromarray(grain).resize((300, 300)).save(tmp_path / name / f"{i:02}.png")
+    load = partial(vpkit.load_dataset, f"folder:{tmp_path}", size=100)
+    task = fit_task(load("train"), load("val"), prompt=prompt, **QUICK)
+    assert task.settings["read_size"] == 100
+    whole = load("all")
+    expected = probabilities_of(task, task.sized(whole).images).max(1)
+    files = [tmp_path / name / f"{i:02}.png" for name in whole.class_names for i in range(14)]
+    found = predict_images(task, files, batch_size=3)
+    assert np.allclose(found.probability, expected.values, atol=1e-5)
+    assert found.predicted.tolist() == [whole.class_names[t] for t in expected.indices]
+    save_task(tmp_path / "prompt.safetensors", task)
+    assert load_task(tmp_path / "prompt.safetensors")[0].settings["read_size"] == 100
+
+
+def test_thumbnails_are_not_enlarged_for_a_prompt(splits):
+    with pytest.raises(ValueError, match="images of 64 px, but this prompt takes 96 px: load them with size=96"):
+        fit_task(*splits[:2], prompt="frame", canvas_size=96)
+
+
+@pytest.mark.parametrize(("model", "side"), [("efficientnet_lite0", 160), ("tiny", 160)])
+def test_the_command_reads_images_large_enough_for_its_model(model, side):
+    assert reading_size(model) == side
+
+
+def test_a_large_clip_gets_large_images(monkeypatch):
+    monkeypatch.setattr("vpkit.tasks.task.load_clip", lambda name: SimpleNamespace(image_size=224))
+    assert reading_size("ViT-B-32") == 224
+
+
 def test_clip_reads_sentences_of_the_folders_names(splits):
     icons = [vpkit.load_dataset("icons", split, size=96).select_classes("star", "heart") for split in ("train", "val")]
     task = fit_task(icons[0][::8], icons[1][::4], model="tiny", mapping="FLM", prompt="frame", epochs=1)
@@ -119,7 +158,7 @@ def test_the_report_is_one_file_that_says_what_is_true(tmp_path, task, splits):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mapping": "best"}, "unknown mapping 'best': expected one of FLM, ILM"),
+        ({"mapping": "best"}, "unknown mapping 'best': expected one of FLM, FLM soft, ILM"),
         ({"prompt": "circle"}, "unknown prompt 'circle': expected one of border, frame"),
         ({"model": "gpt"}, "unknown model 'gpt'"),
         ({"canvas_size": 64, "prompt_size": 32}, "prompt_size=32: expected 1..31 on a 64 px canvas"),

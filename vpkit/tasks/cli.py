@@ -19,7 +19,7 @@ _TRIED = [{"mapping": m, "prompt": p} for m in ("ILM soft + Hungarian", "BLM+") 
 
 @contextmanager
 def errors_told():
-    """Errors that a user can mend are told in one line, without a traceback."""
+    """Report user errors in one line, without a traceback."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
@@ -55,10 +55,11 @@ def fit(
     """
     from vpkit.datasets import load_dataset
     from vpkit.tasks.files import save_task
-    from vpkit.tasks.task import choose_task
+    from vpkit.tasks.task import choose_task, reading_size
 
     with errors_told():
-        train, val = (load_dataset(f"folder:{folder}", split, size=160, seed=seed) for split in ("train", "val"))
+        size = reading_size(model)
+        train, val = (load_dataset(f"folder:{folder}", split, size=size, seed=seed) for split in ("train", "val"))
         options = _TRIED[:1] if quick else _TRIED
         task, tried = choose_task(train, val, options, model=model, epochs=epochs, seed=seed, device=_device())
         save_task(out, task, folder=str(folder.absolute()), seed=seed)
@@ -96,7 +97,8 @@ def report(
 
     with errors_told():
         task, card = load_task(prompt, _device())
-        test = load_dataset(f"folder:{folder or card.get('folder')}", "test", size=160, seed=card.get("seed", 0))
+        size, seed = task.settings["read_size"], card.get("seed", 0)
+        test = load_dataset(f"folder:{folder or card.get('folder')}", "test", size=size, seed=seed)
         write_report(out, task, test, card)
     print(f"written: {out}")
 

@@ -12,7 +12,7 @@ from vpkit.mappings.one_to_one import identity_mapping
 from vpkit.mappings.weighted import WeightedMapping
 from vpkit.methods.vp import PromptedClassifier
 from vpkit.prompts.files import load_prompt, save_prompt
-from vpkit.tasks.task import PROMPTS, PromptedTask, build_prompt, source_model
+from vpkit.tasks.task import PROMPTS, SMALLEST_READ, PromptedTask, build_prompt, source_model
 
 __all__ = ["load_task", "save_task"]
 
@@ -48,7 +48,7 @@ def load_task(path: str | Path, device: str | torch.device = "cpu") -> tuple[Pro
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such prompt file; vpkit.save_task or `vpkit fit` writes one")
+        raise FileNotFoundError(f"{path}: no such prompt file; `vpkit fit` or vpkit.tasks.save_task writes one")
     try:
         with safe_open(path, "pt") as file:
             card = json.loads((file.metadata() or {})["card"])
@@ -65,9 +65,10 @@ def load_task(path: str | Path, device: str | torch.device = "cpu") -> tuple[Pro
 
 def _checked(settings: dict) -> dict:
     """The settings of a card, if they can be those of a prompt: sizes that fit, and few enough pixels to be one."""
-    image, canvas, width = (settings[name] for name in ("image_size", "canvas_size", "prompt_size"))
-    if not all(type(side) is int and 0 < side <= 4096 for side in (image, canvas, width)):
-        raise ValueError(f"sizes {image}, {canvas}, {width}: expected whole numbers up to 4096")
+    settings = {"read_size": SMALLEST_READ} | settings  # files of version 0.1 do not say: `vpkit fit` read at 160 px
+    sizes = {name: settings[name] for name in ("read_size", "image_size", "canvas_size", "prompt_size")}
+    if not all(type(side) is int and 0 < side <= 4096 for side in sizes.values()):
+        raise ValueError(f"sizes {sizes}: expected whole numbers up to 4096")
     if settings["prompt"] not in PROMPTS or not isinstance(settings["model"], str):
         raise ValueError(f"prompt {settings['prompt']!r} on {settings['model']!r}: expected {' or '.join(PROMPTS)}")
     return settings

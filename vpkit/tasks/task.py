@@ -1,24 +1,19 @@
 """A folder of images to a prompted classifier: fitted, chosen on validation, asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from vpkit.datasets import ImageSet
+from vpkit.datasets.batches import resized
 from vpkit.datasets.source import read_image
-from vpkit.interfaces import LabelledBatches
-from vpkit.mappings.one_to_one import (
-    LabelMapping,
-    count_predictions,
-    frequency_mapping,
-    identity_mapping,
-    optimal_mapping,
-)
-from vpkit.mappings.weighted import bayesian_mapping, probability_mass
+from vpkit.mappings.one_to_one import LabelMapping, identity_mapping
+from vpkit.methods.ilm_vp import MAPPINGS, remap
 from vpkit.methods.vp import PromptedClassifier
 from vpkit.models.clip import CLIP_MODELS, load_clip
 from vpkit.models.frozen import FrozenModel, load_frozen
@@ -31,18 +26,9 @@ from vpkit.training.schedules import multistep
 __all__ = ["MAPPINGS", "PROMPTS", "PromptedTask", "choose_task", "evaluate_task", "fit_task", "predict_images"]
 
 
-def _soft_hungarian(model: nn.Module, prompt: nn.Module, batches: LabelledBatches) -> nn.Module:
-    return optimal_mapping(*count_predictions(model, prompt, batches, with_probability=True))
-
-
 PROMPTS = ("border", "frame")
-MakeMapping = Callable[[nn.Module, nn.Module, LabelledBatches], nn.Module]
-MAPPINGS: dict[str, tuple[bool, MakeMapping]] = {  # name: (made anew before every epoch?, how)
-    "FLM": (False, lambda *seen: frequency_mapping(count_predictions(*seen))),
-    "ILM": (True, lambda *seen: frequency_mapping(count_predictions(*seen))),
-    "ILM soft + Hungarian": (True, _soft_hungarian),
-    "BLM+": (True, lambda *seen: bayesian_mapping(probability_mass(*seen))),
-}
+DEFAULT_CANVAS = 112  # side of the input of a model that is no CLIP
+SMALLEST_READ = 160  # side in pixels at which the command reads images, at least
 
 
 @dataclass
@@ -52,7 +38,8 @@ class PromptedTask:
     Attributes:
         classifier: takes images of side `settings["image_size"]`.
         class_names: the T target classes.
-        settings: model, mapping, prompt, image_size, canvas_size: what `fit_task` was given.
+        settings: model, mapping, prompt, canvas_size and prompt_size as `fit_task` was given them; image_size, the side
+            that the prompt takes; read_size, the side at which the training images were read from their files.
         val_accuracy: in [0, 1], after the last epoch; None if unknown.
         history: of the training.
     """
@@ -97,7 +84,7 @@ def fit_task(
 
     Args:
         model: a row of `FROZEN_MODELS`, or of `CLIP_MODELS`: then the source classes are 81 sentences for each name.
-        mapping: one of `MAPPINGS`.
+        mapping: one of `vpkit.methods.ilm_vp.MAPPINGS`.
         prompt: "border" shrinks the image and learns what surrounds it (ILM-VP); "frame" learns what is added to the
             outermost pixels of the full image (VP).
         canvas_size: side of the model's input; by default 112, for CLIP its own.
@@ -115,29 +102,31 @@ def fit_task(
         raise ValueError(f"unknown prompt {prompt!r}: expected one of {', '.join(PROMPTS)}")
     torch.manual_seed(seed)
     frozen = source_model(model, train.class_names, device)
-    canvas_size = canvas_size or (frozen.image_size if model in CLIP_MODELS else 112)
+    canvas_size = canvas_size or (frozen.image_size if model in CLIP_MODELS else DEFAULT_CANVAS)
     prompt_size = round(0.15 * canvas_size) if prompt_size is None else prompt_size
     if not 1 <= prompt_size < canvas_size / 2:
         raise ValueError(
             f"prompt_size={prompt_size}: expected 1..{(canvas_size - 1) // 2} on a {canvas_size} px canvas"
         )
+    image_size = canvas_size - 2 * prompt_size if prompt == "border" else canvas_size
+    if train.shape[2] < image_size:
+        raise ValueError(
+            f"images of {train.shape[2]} px, but this prompt takes {image_size} px: load them with size={image_size} "
+            "or more, so that files are not enlarged from thumbnails"
+        )
     settings = {
         "model": model, "mapping": mapping, "prompt": prompt, "prompt_size": prompt_size, "canvas_size": canvas_size,
-        "image_size": canvas_size - 2 * prompt_size if prompt == "border" else canvas_size,
+        "image_size": image_size, "read_size": train.shape[2],
     }  # fmt: skip
     learned = build_prompt(settings, frozen)
     classifier = PromptedClassifier(learned, frozen, identity_mapping(len(train.class_names))).to(device)
     task = PromptedTask(classifier, tuple(train.class_names), settings)
     train, val = (task.sized(images).to(device) for images in (train, val))
-    anew, assign = MAPPINGS[mapping]
-
-    def remap(trained: PromptedClassifier, epoch: int) -> None:
-        if anew or epoch == 1:
-            trained.mapping = assign(frozen, trained.prompt, train.batches(64))
-
+    before_epoch = remap(train.batches(64), **MAPPINGS[mapping])
     batches = train.batches(batch_size, shuffle=True), val.batches(64)
     optimizer = torch.optim.Adam(learned.parameters(), lr=lr)
-    task.history = fit(classifier, *batches, optimizer, epochs, remap, schedule=multistep, name=f"{mapping}, {prompt}")
+    name = f"{mapping}, {prompt}"
+    task.history = fit(classifier, *batches, optimizer, epochs, before_epoch, schedule=multistep, name=name)
     task.val_accuracy = task.history["val_accuracy"][-1]
     return task
 
@@ -167,15 +156,21 @@ def choose_task(train: ImageSet, val: ImageSet, options: Sequence[dict], **usual
 def predict_images(task: PromptedTask, paths: Sequence[str | Path], batch_size: int = 64) -> pd.DataFrame:
     """The class of each image file and its probability: columns `image`, `predicted`, `probability`.
 
+    Files become pixels as those trained on did: read at `read_size`, then resized to what the prompt takes.
+
     Raises:
         ValueError: a file that is not a readable image; the message names it.
     """
     rows: list[tuple[str, int, float]] = []
-    size, device = task.settings["image_size"], next(task.classifier.prompt.parameters()).device
+    device = next(task.classifier.prompt.parameters()).device
     for start in range(0, len(paths), batch_size):
         part = paths[start : start + batch_size]
-        images = torch.stack([torch.from_numpy(read_image(path, size).copy()) for path in part])
-        probabilities = probabilities_of(task, images.permute(0, 3, 1, 2).to(device))
+        read = np.stack([read_image(path, task.settings["read_size"]) for path in part])  # (B, s, s, 3)
+        images = torch.from_numpy(read).permute(0, 3, 1, 2).to(device)
+        images = (
+            images if images.shape[2] == task.settings["image_size"] else resized(images, task.settings["image_size"])
+        )
+        probabilities = probabilities_of(task, images)
         best = probabilities.max(1)
         rows += zip(map(str, part), best.indices.tolist(), best.values.tolist(), strict=True)
     found = pd.DataFrame(rows, columns=["image", "predicted", "probability"])
@@ -191,6 +186,11 @@ def probabilities_of(task: PromptedTask, images: Tensor) -> Tensor:
 def evaluate_task(task: PromptedTask, images: ImageSet) -> Evaluation:
     """`evaluate` on images of any size."""
     return evaluate(task.classifier, task.sized(images).batches(64))
+
+
+def reading_size(model: str) -> int:
+    """The side at which images are read so that every prompt for `model`, at its default canvas, gets enough pixels."""
+    return max(SMALLEST_READ, load_clip(model).image_size if model in CLIP_MODELS else DEFAULT_CANVAS)
 
 
 def source_model(name: str, class_names: Sequence[str], device: str | torch.device) -> FrozenModel:
