@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pytest
 
 import vpkit
 from vpkit.book.grids import read_grid
-from vpkit.book.reproduction import grid_of, interval, papers_beside_ours
+from vpkit.book.reproduction import grid_of, interval, papers_beside_ours, side_by_side, study_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,3 +136,28 @@ def test_the_summary_in_the_repository_is_that_of_the_code():
     here = stored[stored.grid == "offline"]
     assert (here.seeds == 3).all()
     assert here.groupby("dataset").method.nunique().min() >= 15
+
+
+@pytest.mark.parametrize("chapter", ["01_visual_prompting", "02_label_mapping", "03_ilm_vp", "05_logoprompt", "06_dpt"])
+def test_the_table_of_a_study_has_each_of_its_runs_once(chapter):
+    study = vpkit.load_study(chapter).dropna(subset=["test_accuracy"])
+    table = study_table(chapter)
+    assert set(table.method) == set(study.method)
+    assert set(study.dataset) <= set(table.columns)
+    said = [cell for cell in table[sorted(study.dataset.unique())].to_numpy().ravel() if cell]
+    ranges = [tuple(map(float, re.findall(r"[\d.]+", cell))) for cell in said]
+    assert all(low <= mean <= high for mean, low, high in ranges)
+    assert max(high for *_, high in ranges) == pytest.approx(100 * study.test_accuracy.max(), abs=0.06)
+    assert min(low for _, low, _ in ranges) == pytest.approx(100 * study.test_accuracy.min(), abs=0.06)
+
+
+def test_a_printed_table_stands_beside_what_was_run():
+    cells = papers_beside_ours()
+    cells.loc[cells.grid == "vp_table1", ["ours", "low", "high", "seeds"]] = [50.0, 48.0, 52.0, 3]
+    styled = side_by_side(cells, "vp_table1")
+    rows = cells[cells.grid == "vp_table1"]
+    assert styled.data.notna().all(axis=None)
+    assert {cell.split(" | ")[1] for cell in styled.data.to_numpy().ravel() if cell} == {"50.0 ± 2.0"}
+    assert styled.caption.startswith(f"vp_table1: {len(rows)} of {len(rows)} run here. python -m vpkit.book.sweep")
+    unrun = side_by_side(cells, "ilm_vp_table1").data.to_numpy().ravel()
+    assert {cell.split(" | ")[1] for cell in unrun if cell} == {"–"}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import t as student_t
 
-from vpkit.book.results import load_paper_results, load_runs
+from vpkit.book.results import load_paper_results, load_runs, load_study
 
-__all__ = ["grid_of", "interval", "mean_and_interval", "papers_beside_ours"]
+__all__ = ["grid_of", "interval", "mean_and_interval", "papers_beside_ours", "side_by_side", "study_table"]
 
 _BACKBONES = {
     "ResNet-18 (ImageNet-1K)": ("resnet18",),
@@ -39,6 +39,10 @@ _VARIED: dict[str, tuple[str, Convert]] = {  # the papers' ablations: parameter,
 _KINDS = {  # Table 4a of LoGoPrompt: our names of its rows
     "text augmentation": "names as images", "paired-text-image": "names pasted", "text-image-selection": "LoGoPrompt",
 }  # fmt: skip
+_STUDIED = (  # what the stored studies vary
+    "shots", "n_train", "n_classes", "prompt_size", "image_size", "template", "strip_ratio", "context_length",
+    "location", "include_positive", "num_tokens", "candidates", "alpha", "aware_blocks", "guided_epochs", "epochs",
+)  # fmt: skip
 _ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6}
 
 
@@ -71,6 +75,46 @@ def papers_beside_ours(runs: str | Path | None = None) -> pd.DataFrame:
         rows.append(mean_and_interval(values) | {"seeds": len(values)})
     extra = pd.DataFrame(rows, index=printed.index)
     return printed.assign(**{name: extra[name] for name in ("ours", "low", "high", "seeds")}).reset_index(drop=True)
+
+
+def side_by_side(cells: pd.DataFrame, grid: str):
+    """One table of `papers_beside_ours` as a styled one, "printed | ours ± half the interval", with its command above.
+
+    Args:
+        cells: what `papers_beside_ours` gives.
+        grid: such as "ilm_vp_table1".
+    """
+    rows = cells[cells.grid == grid]
+    ours = [f"{row.ours:.1f} ± {row.high - row.ours:.1f}" if row.seeds else "–" for row in rows.itertuples()]
+    text = [f"{value:g} | {our}" for value, our in zip(rows.value, ours, strict=True)]
+    rows = rows.assign(text=text, setting=rows.setting.str.replace("ablation:", ""))
+    varied = [name for name in ("setting", "metric") if rows[name].nunique() > 1]
+    lines = ["dataset", "backbone"] if rows.backbone.nunique() > 1 else ["dataset"]
+    table = rows.pivot_table("text", lines, ["method", *varied], "first", sort=False).fillna("")
+    command = f"python -m vpkit.book.sweep grids/{grid}.yaml --json results/{grid}.json"
+    return table.style.set_caption(f"{grid}: {int((rows.seeds > 0).sum())} of {len(rows)} run here. {command}")
+
+
+def study_table(name: str) -> pd.DataFrame:
+    """A stored study as text, "mean (lowest, highest)" test accuracy over its seeds in percent.
+
+    A row for each setting that the study varies and each method in it, a column for each data set.
+
+    Args:
+        name: of a chapter, such as "03_ilm_vp".
+    """
+    study = load_study(name).dropna(subset=["test_accuracy"])
+    settings = {column: study[column].map(str).replace("nan", "") for column in _STUDIED if column in study}
+    varied = [column for column, values in settings.items() if values.nunique() > 1]
+    study = study.assign(**{column: settings[column] for column in varied}, percent=100 * study.test_accuracy)
+
+    def said(values: pd.Series) -> str:
+        return f"{values.mean():.1f} ({values.min():.1f}, {values.max():.1f})"
+
+    once = study.drop_duplicates(
+        [*varied, "method", "dataset", "seed"]
+    )  # a control may have run beside several methods
+    return once.pivot_table("percent", [*varied, "method"], "dataset", said, sort=False).fillna("").reset_index()
 
 
 def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
