@@ -166,13 +166,6 @@ def test_the_spread_marks_the_default_which_is_first():
     assert [line.get_xdata()[0] for line in axis.lines] == [0.25]
 
 
-def test_gains_are_drawn_run_by_run():
-    table = pd.DataFrame({"x": [0.1, 0.2, 0.9], "gain": [0.3, -0.1, 0.2], "dataset": ["a", "a", "b"]})
-    axis = plots.plot_gain_against({"x": table}, label="dataset").axes[0]
-    assert axis.collections[0].get_offsets().tolist() == [[0.1, 0.3], [0.2, -0.1], [0.9, 0.2]]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
-
-
 def test_attention_is_shown_below_its_image_with_both_boxes():
     maps = {"zero-shot": torch.rand(2, 4, 4), "DPT": torch.rand(2, 4, 4)}
     boxes = torch.tensor([[[0, 0, 8, 16], [16, 4, 30, 20]]]).repeat(2, 1, 1)

@@ -111,20 +111,6 @@ def plot_spread(accuracies, label: str):
     return finished(figure)
 
 
-def plot_gain_against(tables: dict, label: str):
-    """A panel per entry: the column `gain` against a column, a dot a run, coloured by the column `label`."""
-    figure, axes = plt.subplots(1, len(tables), figsize=(3.4 * len(tables), 2.8), squeeze=False, layout="constrained")
-    for axis, (x, rows) in zip(axes[0], tables.items(), strict=True):
-        sns.scatterplot(rows, x=x, y="gain", hue=label, ax=axis)
-        axis.axhline(0, **CHANCE)
-        axis.set(xlabel=x.replace("_", " "))
-        axis.yaxis.set_major_formatter("{x:+.1%}")
-        if rows[x].between(0, 1).all():
-            axis.xaxis.set_major_formatter("{x:.1%}")
-        axis.legend(fontsize=6)
-    return finished(figure)
-
-
 def plot_confusion(confusion, class_names):
     """(T, T) counts, row: true class, column: predicted class; numbers in the cells of up to 12 classes."""
     many = len(class_names)
