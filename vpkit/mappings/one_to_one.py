@@ -115,9 +115,9 @@ def optimal_mapping(counts: Tensor, probability: Tensor | None = None) -> LabelM
 class PredictionCounts:
     """How often images of target class t are called source class s, gathered batch by batch on the device.
 
-    Only the (S, T) tables are kept, whatever the number of images. Given to a `PromptedClassifier` as `.counter`, it
-    gathers from the training pass, which saves the forward pass of `count_predictions` but mixes the prompts of one
-    epoch (BLM's released code has such a variant).
+    Only the (S, T) tables are kept, whatever the number of images. In a
+    `vpkit.methods.CountingClassifier` it gathers from the training pass, which saves the forward pass of
+    `count_predictions` but mixes the prompts of one epoch (BLM's released code has such a variant).
 
     Args:
         num_target: number of target classes T; a class without images keeps its column.

@@ -151,7 +151,7 @@ class TipAdapter(nn.Module):
         return torch.exp(-self.sharpness * (1 - features @ self.keys.T)) @ classes
 
     def forward(self, images: Any) -> Tensor:
-        """Features (B, D), or what has them as `.features`, to logits (B, T)."""
+        """Features (B, D), or what has them as ``features``, to logits (B, T)."""
         features = getattr(images, "features", images)
         return self.logit_scale * features @ self.text.T + self.votes(features)
 

@@ -16,7 +16,7 @@ class TextPromptedClassifier(nn.Module):
     """Image *features* (B, D) to (B, T) logits through a text prompt: CoOp, or CoCoOp with a `shift`.
 
     Features and not images, because nothing on the image side is learned: `cache_features` computes them once. What
-    has them as `.features`, such as `PastedImages`, will do.
+    has them as ``features``, such as `PastedImages`, will do.
 
     Args:
         prompt: gives the text features; called once per batch, or once in all while nothing is trained.

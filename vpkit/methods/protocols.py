@@ -56,7 +56,7 @@ def base_to_new(
     Args:
         make: class names to an untrained classifier.
         learn: trains a classifier of the base classes, in place; may do nothing (zero-shot).
-        halves: test splits "base" and "new", see `ImageSet.base_new_split`, with `.class_names` and `.batches`.
+        halves: test splits "base" and "new", see `ImageSet.base_new_split`, with ``class_names`` and ``batches``.
         batch_size: of the tests.
 
     Raises:

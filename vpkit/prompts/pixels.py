@@ -1,7 +1,7 @@
 """Pixel prompts: what is learned in the image itself. VP (Bahng et al. 2022) and ILM-VP (Chen et al. 2023).
 
 Every prompt is a module from (B, 3, h, h) images in [0, 1] to the image the frozen model is given, has its
-learned values in `.pixels` (only those that show: nothing under a mask counts as a parameter) and returns its
+learned values in ``pixels`` (only those that show: nothing under a mask counts as a parameter) and returns its
 picture from `picture()`. Explained in chapter 1.
 """
 
