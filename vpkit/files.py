@@ -3,13 +3,15 @@
 import contextlib
 import errno
 import glob
+import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 
 def cache_folder() -> Path:
@@ -47,6 +49,29 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
     return path
+
+
+def read_safetensors(path: str | Path, kind: str, key: str) -> tuple[dict, dict[str, Tensor]]:
+    """The metadata of a safetensors file that vpkit wrote, `key` of it decoded from JSON, and the tensors.
+
+    Args:
+        kind: what it should be, such as "prompt", for the messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is cut short or lacks `key`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such {kind} file")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            # Copies: the file may be replaced while they are in use.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return metadata | {key: json.loads(metadata[key])}, tensors
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a {kind} file of vpkit, or cut short ({error})") from error
 
 
 def _remove_left_by_the_killed(own: Path, pattern: str) -> None:

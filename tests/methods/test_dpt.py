@@ -11,6 +11,7 @@ import vpkit
 from vpkit.methods.dpt import guide
 from vpkit.models import FrozenCLIP
 from vpkit.prompts import ClassAwareTokens, cache_patches
+from vpkit.training import learned_state
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,3 +43,11 @@ def test_only_the_first_epochs_are_guided():
     optimizer = torch.optim.SGD(classifier.parameters(), lr=0.01)
     vpkit.fit(classifier, train.batches(4, shuffle=True), None, optimizer, 4, before_epoch, show=False)
     assert seen == [True, True, False, False]
+
+
+def test_a_classifier_moves_with_its_frozen_model():
+    classifier = dpt(FrozenCLIP(open_clip.CLIP(**SMALL_VIT))).to("meta")
+    assert {p.device.type for p in (*classifier.parameters(), *classifier.buffers())} == {"meta"}
+    assert classifier.clip.mean.is_meta
+    assert classifier.text.clip is classifier.tokens.clip is classifier.clip
+    assert all(name.startswith(("tokens.", "text.context")) for name in learned_state(classifier))

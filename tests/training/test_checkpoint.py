@@ -96,5 +96,5 @@ def test_a_damaged_checkpoint_is_not_trusted(tmp_path, image_set):
     path = tmp_path / "run.safetensors"
     run(image_set, epochs=2, path=path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="not a checkpoint of vpkit, or cut short"):
+    with pytest.raises(ValueError, match="not a checkpoint file of vpkit, or cut short"):
         run(image_set, epochs=2, path=path)

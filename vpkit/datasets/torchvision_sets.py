@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -130,35 +131,6 @@ def load_coop_split(path: Path, split: str) -> Source:
 
 # Where the images of a split file lie, below the folder that holds it.
 _IMAGE_FOLDERS = (".", "images", "jpg", "2750", "SUN397", "101_ObjectCategories", "caltech-101", "UCF-101-midframes")
-# German traffic signs in label order, as ILM-VP names them.
-GTSRB_NAMES = (
-    "20 speed", "30 speed", "50 speed", "60 speed", "70 speed", "80 speed", "80 lifted", "100 speed", "120 speed",
-    "no overtaking general", "no overtaking trucks", "right of way crossing", "right of way general", "give way",
-    "stop", "no way general", "no way trucks", "no way one way", "attention general", "attention left turn",
-    "attention right turn", "attention curvy", "attention bumpers", "attention slippery", "attention bottleneck",
-    "attention construction", "attention traffic light", "attention pedestrian", "attention children",
-    "attention bikes", "attention snowflake", "attention deer", "lifted general", "turn right", "turn left",
-    "turn straight", "turn straight right", "turn straight left", "turn right down", "turn left down", "turn circle",
-    "lifted no overtaking general", "lifted no overtaking trucks",
-)  # fmt: skip
-# In label order; torchvision knows them only since 0.20.
-FLOWER_NAMES = (
-    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
-    "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot", "king protea",
-    "spear thistle", "yellow iris", "globe-flower", "purple coneflower", "peruvian lily", "balloon flower",
-    "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger", "grape hyacinth",
-    "corn poppy", "prince of wales feathers", "stemless gentian", "artichoke", "sweet william", "carnation",
-    "garden phlox", "love in the mist", "mexican aster", "alpine sea holly", "ruby-lipped cattleya", "cape flower",
-    "great masterwort", "siam tulip", "lenten rose", "barbeton daisy", "daffodil", "sword lily", "poinsettia",
-    "bolero deep blue", "wallflower", "marigold", "buttercup", "oxeye daisy", "common dandelion", "petunia",
-    "wild pansy", "primula", "sunflower", "pelargonium", "bishop of llandaff", "gaura", "geranium", "orange dahlia",
-    "pink-yellow dahlia?", "cautleya spicata", "japanese anemone", "black-eyed susan", "silverbush",
-    "californian poppy", "osteospermum", "spring crocus", "bearded iris", "windflower", "tree poppy", "gazania",
-    "azalea", "water lily", "rose", "thorn apple", "morning glory", "passion flower", "lotus", "toad lily",
-    "anthurium", "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow", "magnolia",
-    "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove", "bougainvillea",
-    "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper", "blackberry lily",
-)  # fmt: skip
 _CLEVR_NAMES = ("three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -175,13 +147,18 @@ def _names(*values):
     return lambda dataset: values
 
 
+def _listed(name: str):
+    """Of `data/class_names`: traffic signs as ILM-VP calls them; flowers, which torchvision knows only since 0.20."""
+    return _names(*(resources.files("vpkit") / "data" / "class_names" / f"{name}.txt").read_text().splitlines())
+
+
 TORCHVISION_SETS: dict[str, TorchvisionSet] = {
     "cifar10": TorchvisionSet("CIFAR10", "cifar-10-batches-py", _CIFAR),
     "cifar100": TorchvisionSet("CIFAR100", "cifar-100-python", _CIFAR),
     "svhn": TorchvisionSet("SVHN", "svhn", _NO_VAL, class_names=_names(*"0123456789"), own_root=True),
-    "gtsrb": TorchvisionSet("GTSRB", "gtsrb", _NO_VAL, class_names=_names(*GTSRB_NAMES)),
+    "gtsrb": TorchvisionSet("GTSRB", "gtsrb", _NO_VAL, class_names=_listed("gtsrb")),
     "flowers102": TorchvisionSet(
-        "Flowers102", "flowers-102", _OFFICIAL, "split_zhou_OxfordFlowers.json", class_names=_names(*FLOWER_NAMES)
+        "Flowers102", "flowers-102", _OFFICIAL, "split_zhou_OxfordFlowers.json", class_names=_listed("flowers102")
     ),
     "dtd": TorchvisionSet("DTD", "dtd", _OFFICIAL, "split_zhou_DescribableTextures.json"),
     "food101": TorchvisionSet("Food101", "food-101", _NO_VAL, "split_zhou_Food101.json"),

@@ -21,7 +21,7 @@ class DualPromptClassifier(nn.Module):
     blocks in the tokens.
 
     Args:
-        clip: the frozen model; used, not owned.
+        clip: the frozen model.
         tokens: `TokenPrompt`, with or without class-aware blocks; None leaves the images as they are (CoOp).
         written: (T, D) unit features of the hand-written sentences: zero-shot CLIP, computed once.
         text: `ContextPrompt`; None keeps the hand-written text (VPT). Without either it is zero-shot CLIP.
@@ -38,7 +38,7 @@ class DualPromptClassifier(nn.Module):
     Source: Xing et al. 2023, Eqs. 8 to 12. Explained in chapter 6.
     """
 
-    _clip: FrozenCLIP
+    clip: FrozenCLIP
     written: Tensor
 
     def __init__(
@@ -56,7 +56,7 @@ class DualPromptClassifier(nn.Module):
             raise ValueError(f"candidates={candidates}: expected at least 1 class-aware token")
         if tokens is not None and len(tokens.class_aware) and text is None:
             raise ValueError("class-aware tokens are made from learned text features: give text= a ContextPrompt")
-        object.__setattr__(self, "_clip", clip)
+        self.clip = clip
         self.tokens, self.text = tokens, text
         self.candidates, self.alpha, self.beta, self.guided = min(candidates, len(written)), alpha, beta, False
         self.register_buffer("written", written, persistent=False)
@@ -96,10 +96,10 @@ class DualPromptClassifier(nn.Module):
 
     @torch.no_grad()
     def _plain(self, images: Tensor | PatchEmbeddings) -> Tensor:
-        return images.plain if isinstance(images, PatchEmbeddings) else self._clip.encode_image(images)
+        return images.plain if isinstance(images, PatchEmbeddings) else self.clip.encode_image(images)
 
     def _logits(self, features: Tensor, text: Tensor) -> Tensor:
-        return self._clip.logit_scale * features @ text.T
+        return self.clip.logit_scale * features @ text.T
 
 
 def class_aware_loss(class_logits: Tensor, chosen: Tensor, labels: Tensor) -> Tensor:

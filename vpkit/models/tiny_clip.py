@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vpkit.files import write_atomically
+from vpkit.files import read_safetensors, write_atomically
 from vpkit.models.hub import named_errors
 
 __all__ = ["convolutional_stem", "load_tiny_clip", "save_tiny_clip"]
@@ -76,9 +75,10 @@ def load_tiny_clip(path: str | Path) -> tuple[nn.Module, list[float], list[float
     from open_clip import CLIP
 
     path = Path(path)
-    header, state = _read(path)
+    metadata, state = read_safetensors(path, "CLIP", "config")
+    header = metadata["config"]
     if header.get("text_from"):
-        _, text = _read(path.with_name(header["text_from"]))
+        _, text = read_safetensors(path.with_name(header["text_from"]), "CLIP", "config")
         state = {name: value for name, value in text.items() if not name.startswith("visual.")} | state
     with named_errors(path, "a CLIP of vpkit"):
         network = CLIP(**header["model"])
@@ -95,11 +95,3 @@ def load_tiny_clip(path: str | Path) -> tuple[nn.Module, list[float], list[float
         known[rows] = True
     known[0] = True  # padding
     return network, header["mean"], header["std"], known, None if reference is None else reference.float()
-
-
-def _read(path: Path) -> tuple[dict, dict]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; make it with tools/train_tiny_clip.py, or name one: weights=")
-    with named_errors(path, "a CLIP of vpkit"), safe_open(path, "pt") as file:
-        header = json.loads((file.metadata() or {})["config"])
-        return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

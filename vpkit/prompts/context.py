@@ -36,7 +36,7 @@ class ContextPrompt(nn.Module):
     """CoOp's text prompt: M learned tokens and a class name, through the frozen text tower to (T, D) features.
 
     Args:
-        clip: the frozen model; it is used, not owned, and not part of the prompt's state.
+        clip: the frozen model.
         class_names: T names.
         context_length: number M of learned tokens; ignored if `words` are given.
         words: start from the embeddings of these words ("a photo of a") in place of N(0, 0.02^2). The features
@@ -51,7 +51,7 @@ class ContextPrompt(nn.Module):
     Source: Zhou et al. 2022 (CoOp), Sec. 3.2; layouts as in the released code. Explained in chapter 5.
     """
 
-    _clip: FrozenCLIP
+    clip: FrozenCLIP
     embedded: Tensor
     slots: Tensor
     end: Tensor
@@ -72,7 +72,7 @@ class ContextPrompt(nn.Module):
         check_class_names(class_names)
         if not class_names:
             raise ValueError("class_names is empty: expected at least one name")
-        object.__setattr__(self, "_clip", clip)  # not a submodule: a frozen model is nobody's parameter
+        self.clip = clip
         encode, device = clip._tokenizer.encode, clip.mean.device
         started = encode(words) if words else []
         length = len(started) if words else context_length
@@ -119,7 +119,7 @@ class ContextPrompt(nn.Module):
         context = context.expand(slots.shape).to(self.embedded.dtype)
         embedded = self.embedded.expand(*images, -1, -1, -1).scatter(-2, slots, context)
         end = self.end.expand(*images, -1).flatten()
-        return self._clip.encode_embedded(embedded.flatten(0, -3), end, unit).view(*images, classes, -1)
+        return self.clip.encode_embedded(embedded.flatten(0, -3), end, unit).view(*images, classes, -1)
 
 
 class MetaNet(nn.Module):
@@ -160,7 +160,8 @@ class GeneratedContext(nn.Module):
         super().__init__()
         if len(written) != len(prompt.class_names):
             raise ValueError(f"{len(written)} text features for {len(prompt.class_names)} class names")
-        object.__setattr__(self, "prompt", prompt)  # only its frozen parts are used
+        self.prompt = copy(prompt)
+        self.prompt._parameters = {}  # only its frozen parts are used
         self.register_buffer("written", written.detach(), persistent=False)
         hidden, context = max(1, written.shape[1] // 4), prompt.slots.shape[1] * prompt.embedded.shape[2]
         layers = nn.Linear(written.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, context)

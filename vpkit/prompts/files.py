@@ -5,11 +5,10 @@ from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from vpkit.files import write_atomically
+from vpkit.files import read_safetensors, write_atomically
 
 __all__ = ["load_prompt", "save_prompt", "study_prompts"]
 
@@ -32,16 +31,7 @@ def load_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None =
         FileNotFoundError: no such file.
         ValueError: a file that is cut short or not a prompt, or one made for other sizes or classes.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such prompt file")
-    try:
-        with safe_open(path, "pt") as file:
-            description = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            card = json.loads(description["card"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a prompt file of vpkit, or cut short ({error})") from error
+    description, tensors = read_safetensors(path, "prompt", "card")
     if description.get("prompt") != _describe(prompt):
         raise ValueError(
             f"{path} holds {description.get('prompt')}, not {_describe(prompt)}: make the one it was saved as"
@@ -53,7 +43,7 @@ def load_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None =
                 module.load_state_dict(state)
             except RuntimeError as error:
                 raise ValueError(f"{path}: its {part} does not fit: {error}") from error
-    return card
+    return description["card"]
 
 
 def study_prompts(study: str, prompt: nn.Module) -> dict[str, nn.Module]:

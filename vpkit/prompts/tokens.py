@@ -18,7 +18,7 @@ class TokenPrompt(nn.Module):
     block go through all of them. They get no position embedding and start from N(0, 0.02^2).
 
     Args:
-        clip: a frozen CLIP whose image tower is open_clip's `VisionTransformer`; used, not owned.
+        clip: a frozen CLIP whose image tower is open_clip's `VisionTransformer`.
         count: number P of tokens a block; with 0 the features are CLIP's own.
         deep: tokens for every block, else for the first only.
         class_aware: blocks (1..L) whose tokens come from a `ClassAwareTokens` instead; one module a block, or one
@@ -30,7 +30,7 @@ class TokenPrompt(nn.Module):
     Source: Jia et al. 2022 (VPT); Xing et al. 2023, Eqs. 4, 5 and 10. Explained in chapter 6.
     """
 
-    _clip: FrozenCLIP
+    clip: FrozenCLIP
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class TokenPrompt(nn.Module):
             raise ValueError(f"block {wrong[0]} does not exist: this image tower has blocks 1..{blocks}")
         if class_aware and not deep:
             raise ValueError("class-aware tokens replace those of a block: use deep=True")
-        object.__setattr__(self, "_clip", clip)  # not a submodule: a frozen model is nobody's parameter
+        self.clip = clip
         self.deep, self.blocks = deep, blocks
         own = [block for block in range(1, blocks + 1) if block not in class_aware] if deep else [1]
         width = visual.positional_embedding.shape[1]
@@ -69,7 +69,7 @@ class TokenPrompt(nn.Module):
             images: (B, 3, s, s) in [0, 1], or what `cache_patches` made of them.
             queries: (B, K, D) text features for the class-aware blocks, not normalised.
         """
-        clip = self._clip
+        clip = self.clip
         visual = clip.network.visual
         hidden = images.tokens if isinstance(images, PatchEmbeddings) else clip.embed_patches(images)
         kept, count, class_logits = hidden.shape[1], len(hidden), []

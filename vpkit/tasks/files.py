@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from vpkit.files import write_atomically
+from vpkit.files import read_safetensors, write_atomically
 from vpkit.mappings.one_to_one import identity_mapping
 from vpkit.mappings.weighted import WeightedMapping
 from vpkit.methods.vp import PromptedClassifier
@@ -46,18 +45,14 @@ def load_task(path: str | Path, device: str | torch.device = "cpu") -> tuple[Pro
         FileNotFoundError: no such file, or a model whose weights are not on this machine.
         ValueError: a file that is no saved task, or is cut short.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such prompt file; `vpkit fit` or vpkit.tasks.save_task writes one")
+    description, tensors = read_safetensors(path, "prompt", "card")
+    card = description["card"]
     try:
-        with safe_open(path, "pt") as file:
-            card = json.loads((file.metadata() or {})["card"])
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
         settings, names = _checked(card["settings"]), tuple(map(str, card["class_names"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a task saved by vpkit, or cut short ({error})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: a prompt, but not a task saved by vpkit.tasks.save_task ({error})") from error
     frozen = source_model(settings["model"], names, device)
-    prompt, mapping = build_prompt(settings, frozen), _empty_mapping(path, shapes, len(names))
+    prompt, mapping = build_prompt(settings, frozen), _empty_mapping(path, tensors, len(names))
     load_prompt(path, prompt, mapping)
     classifier = PromptedClassifier(prompt, frozen, mapping).to(device).eval()
     return PromptedTask(classifier, names, settings, card.get("val_accuracy")), card
@@ -74,9 +69,9 @@ def _checked(settings: dict) -> dict:
     return settings
 
 
-def _empty_mapping(path: Path, shapes: dict, num_target: int) -> nn.Module:
-    if shapes.get("mapping.index") == [num_target]:
+def _empty_mapping(path: str | Path, tensors: dict[str, torch.Tensor], num_target: int) -> nn.Module:
+    if "mapping.index" in tensors and tensors["mapping.index"].shape == (num_target,):
         return identity_mapping(num_target)
-    if len(shapes.get("mapping.matrix", ())) == 2:
-        return WeightedMapping(torch.zeros(shapes["mapping.matrix"]))
+    if "mapping.matrix" in tensors and tensors["mapping.matrix"].ndim == 2:
+        return WeightedMapping(torch.zeros_like(tensors["mapping.matrix"]))
     raise ValueError(f"{path}: its mapping does not fit {num_target} classes")

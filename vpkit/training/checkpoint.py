@@ -9,16 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vpkit.files import write_atomically
+from vpkit.files import read_safetensors, write_atomically
 from vpkit.interfaces import Classifier, LabelledBatches
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["learned_state", "load_checkpoint", "save_checkpoint"]
+
+
+def learned_state(module: Classifier | nn.Module) -> dict[str, Tensor]:
+    """What `module.state_dict()` has outside frozen models: what was learned, and assigned mappings.
+
+    A prompt and a classifier hold their frozen model as a submodule, so that `.to(device)` moves both; a file of what
+    was learned wants only this. `module.load_state_dict(learned, strict=False)` reads it.
+    """
+    parts = module.named_modules(remove_duplicate=False)  # one model may be held in several places
+    frozen = tuple(f"{name}." for name, part in parts if getattr(part, "is_frozen", False))
+    return {name: value for name, value in module.state_dict().items() if not name.startswith(frozen)}
 
 
 def save_checkpoint(
@@ -41,7 +51,7 @@ def save_checkpoint(
         rows: the history so far.
     """
     state = optimizer.state_dict()
-    tensors = {f"classifier.{name}": value for name, value in _learned(classifier).items()}
+    tensors = {f"classifier.{name}": value for name, value in learned_state(classifier).items()}
     numbers: dict[str, float] = {}
     for index, values in state["state"].items():
         for name, value in values.items():
@@ -74,18 +84,12 @@ def load_checkpoint(
     Raises:
         ValueError: a file that is cut short or no checkpoint, or one of another run; the message says what differs.
     """
-    path = Path(path)
-    if not path.exists():
+    if not Path(path).exists():
         return []
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-            header = json.loads(file.metadata()["vpkit"])
-        ours, theirs = _signature(classifier, optimizer, batches, epochs), header["signature"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not a checkpoint of vpkit, or cut short ({error}); remove it to start anew"
-        ) from error
+    metadata, tensors = read_safetensors(path, "checkpoint", "vpkit")
+    header, ours = metadata["vpkit"], _signature(classifier, optimizer, batches, epochs)
+    if not isinstance(header, dict) or not isinstance(theirs := header.get("signature"), dict):
+        raise ValueError(f"{path}: a checkpoint without signature; remove it to start anew")
     different = [f"{name} {theirs.get(name)}, now {value}" for name, value in ours.items() if theirs.get(name) != value]
     if different:
         raise ValueError(f"{path} belongs to another run ({'; '.join(different)}): remove it, or give another path")
@@ -103,16 +107,10 @@ def load_checkpoint(
     return header["rows"]
 
 
-def _learned(classifier: Classifier) -> dict[str, Tensor]:
-    """What takes a gradient or was assigned: everything outside modules that call themselves frozen."""
-    frozen = tuple(f"{name}." for name, module in classifier.named_modules() if getattr(module, "is_frozen", False))
-    return {name: value for name, value in classifier.state_dict().items() if not name.startswith(frozen)}
-
-
 def _signature(classifier, optimizer, batches, epochs) -> dict:
     return {
         "epochs": epochs,
-        "learned": {name: list(value.shape) for name, value in _learned(classifier).items()},
+        "learned": {name: list(value.shape) for name, value in learned_state(classifier).items()},
         "optimizer": type(optimizer).__name__,
         "steps per epoch": len(batches),
     }
