@@ -120,7 +120,7 @@ def test_a_corrupt_image_is_named(tmp_path):
 
 
 def _cache_file(name):
-    (path,) = (cache_folder() / "datasets").glob(f"{name}-val-7px*")
+    (path,) = (cache_folder() / "datasets").glob(f"{name}-144-7px*")
     return path
 
 
@@ -242,8 +242,9 @@ def _counting(monkeypatch, row="digits"):
 
     def load(split, seed):
         source = original(split, seed)
-        decode = lambda i, size: decoded.append(int(i)) or source.decode(i, size)  # noqa: E731
-        return replace(source, decode=decode)
+        pool = source.pool
+        decode = lambda i, size: decoded.append(int(i)) or pool.decode(i, size)  # noqa: E731
+        return replace(pool, decode=decode).part(source.positions)
 
     monkeypatch.setitem(vpkit.datasets.DATASETS, row, replace(vpkit.datasets.DATASETS[row], load=load))
     return decoded
@@ -258,7 +259,8 @@ def test_of_a_small_part_only_that_part_is_decoded(asked, monkeypatch, tmp_path)
     again = vpkit.load_dataset("digits", "train", size=9, **asked)
     assert len(decoded) == len(part), "decoded twice"
     whole = vpkit.load_dataset("digits", "train", size=9)
-    assert len(decoded) == len(part) + len(whole)
+    assert len(decoded) == len(part) + 1797  # the images of all splits
+    assert len(whole) == 1294
     (tmp_path / "datasets").rename(tmp_path / "parts")
     vpkit.load_dataset("digits", "train", size=9)  # the whole set is there now, the part is not
     decoded.clear()
@@ -270,13 +272,20 @@ def test_of_a_small_part_only_that_part_is_decoded(asked, monkeypatch, tmp_path)
         assert part.class_names == other.class_names
 
 
-def test_of_a_large_part_the_whole_is_kept(monkeypatch, tmp_path):
+def test_the_splits_of_all_seeds_are_decoded_once(monkeypatch, tmp_path):
     monkeypatch.setenv("VPKIT_CACHE", str(tmp_path))
     decoded = _counting(monkeypatch)
-    assert len(vpkit.load_dataset("digits", "val", size=9, subset=100)) == 100
-    assert len(decoded) == 144
-    vpkit.load_dataset("digits", "val", size=9, subset=90, seed=0)
-    assert len(decoded) == 144
+    assert len(vpkit.load_dataset("digits", "train", size=9, subset=1000)) == 1000
+    assert len(decoded) == 1797
+    seen = []
+    for seed in (0, 1, 2):
+        parts = [vpkit.load_dataset("digits", split, size=9, seed=seed) for split in ("train", "val", "test")]
+        assert sum(map(len, parts)) == 1797
+        seen.append(torch.cat([part.images.flatten(1) for part in parts]).unique(dim=0))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+    assert len(decoded) == 1797
+    assert len(list((tmp_path / "datasets").glob("*.npy"))) == 1
 
 
 def test_shots_and_classes_are_those_of_the_image_set():

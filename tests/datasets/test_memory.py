@@ -24,7 +24,8 @@ def peak():
     return int(line.split()[1]) // 1024
 
 before = peak()
-images, labels = cached_images("rolled", source, side)
+images, _ = cached_images("rolled", source, side)
+labels = torch.arange(count) % 5
 data = vpkit.ImageSet(images, labels, tuple("abcde"))
 network = torch.nn.Sequential(torch.nn.AvgPool2d(32), torch.nn.Flatten(), torch.nn.Linear(147, 8))
 model = vpkit.models.FrozenModel(network, list("stuvwxyz"), image_size=side)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vpkit.datasets.abide import load_abide
@@ -175,8 +176,11 @@ def load_dataset(
     if empty and not source.may_lack_classes:
         raise ValueError(f"{name}/{split} has no image of: {', '.join(empty)}")
     positions = chosen_positions(source, name, subset, fraction, shots, classes, seed)
-    images, labels = cached_images(f"{name}-{split}", source, size, positions)
-    image_set = ImageSet(images, labels, source.class_names, name, split)
+    chosen = source if positions is None else source.part(positions)
+    label = name if source.pool else f"{name}-{split}"  # seeded splits come from one pool
+    images, rows = cached_images(label, chosen, size)
+    labels = torch.from_numpy(chosen.labels.astype(np.int64))
+    image_set = ImageSet(images, labels, source.class_names, name, split, rows=rows)
     return image_set if classes is None else image_set.select_classes(*classes)
 
 

@@ -24,35 +24,34 @@ _MAPPED = "mapped_file"  # the attribute of a tensor that holds the map its valu
 _FORMAT = 3  # part of every cache's key: raise it when what a loader returns changes
 
 
-def cached_images(name: str, source: Source, size: int, positions: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-    """`source` at `size` px as (N, 3, size, size) uint8 images and (N,) labels, decoded on first use.
+def cached_images(name: str, source: Source, size: int) -> tuple[Tensor, Tensor | None]:
+    """`source` at `size` px, decoded on first use: (M, 3, size, size) uint8, and which of these it is, (N,); None: all.
+
+    A part of a pool is taken from the whole pool if that was decoded before, or if it is more than half of it; else
+    it is decoded alone and gets a file of its own. So the splits of all seeds share one file.
 
     A file that is cut short, or was written for other images or by another version, is rebuilt. Of processes that
     want the same file at once, one decodes and the others wait for it.
-
-    Args:
-        positions: only these images. They are taken from the whole set if that was decoded before; else, if they are
-            at most half of it, they are decoded alone and get a file of their own.
 
     Raises:
         ValueError: images that cannot be decoded, each named (up to ten); no file is left behind.
         OSError: the cache cannot be written.
     """
-    if positions is not None:
-        whole = _read(_file(name, source, size), source, size)
-        if whole is not None or 2 * len(positions) > len(source.labels):
-            images, labels = whole or cached_images(name, source, size)
-            chosen = torch.from_numpy(positions)
-            return images[chosen], labels[chosen]
-        name, source = f"{name}-{len(positions)}", source.part(positions)
+    if source.pool is not None and source.positions is not None:
+        pool, rows = source.pool, torch.from_numpy(source.positions)
+        if (whole := _read(_file(name, pool, size), pool, size)) is not None:
+            return whole, rows
+        if 2 * len(rows) > len(pool.labels):
+            return cached_images(name, pool, size)[0], rows
+        name = f"{name}-{len(rows)}"
     path = _file(name, source, size)
     if (found := _read(path, source, size)) is not None:
-        return found
+        return found, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):  # let go of by the system, should this process be killed
             if (found := _read(path, source, size)) is not None:  # by the one we waited for
-                return found
+                return found, None
             print(f"preparing {name} at {size} px (once)", file=sys.stderr)
             write_atomically(path, lambda part: _write(part, source, size))
     except OSError as error:
@@ -62,7 +61,7 @@ def cached_images(name: str, source: Source, size: int, positions: np.ndarray | 
         ) from error
     found = _read(path, source, size)
     assert found is not None, f"{path} was written and cannot be read"
-    return found
+    return found, None
 
 
 def _file(name: str, source: Source, size: int) -> Path:
@@ -74,7 +73,7 @@ def _file(name: str, source: Source, size: int) -> Path:
     return cache_folder() / "datasets" / f"{safe_name}-{size}px-{digest}.npy"
 
 
-def _read(path: Path, source: Source, size: int) -> tuple[Tensor, Tensor] | None:
+def _read(path: Path, source: Source, size: int) -> Tensor | None:
     shape = (len(source.labels), 3, size, size)
     try:
         array = np.load(path, mmap_mode="c" if len(source.labels) else None)
@@ -84,7 +83,7 @@ def _read(path: Path, source: Source, size: int) -> tuple[Tensor, Tensor] | None
         return None
     images = torch.from_numpy(array)
     setattr(images, _MAPPED, array.base)
-    return images, torch.from_numpy(source.labels.astype(np.int64))
+    return images
 
 
 def forget_pages(images: Tensor) -> None:

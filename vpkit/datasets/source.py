@@ -19,6 +19,8 @@ class Source:
         decode: `decode(i, size)` returns image i as (size, size, 3) uint8.
         fingerprint: changes when the images behind it do; part of the cache's name.
         may_lack_classes: a split without images of some class is no mistake (WILDS, ImageNet-A).
+        pool, positions: for a part, the images it was taken from and which of them these are: parts of one pool, such
+            as the splits of several seeds, are decoded once.
     """
 
     labels: np.ndarray
@@ -26,6 +28,8 @@ class Source:
     decode: Callable[[int, int], np.ndarray]
     fingerprint: str = ""
     may_lack_classes: bool = False
+    pool: "Source | None" = None
+    positions: np.ndarray | None = None
 
     def part(self, positions: Sequence[int] | np.ndarray) -> "Source":
         """The images at `positions` as a source of their own."""
@@ -33,7 +37,8 @@ class Source:
         fingerprint = hashlib.sha256(self.fingerprint.encode() + chosen.tobytes()).hexdigest()
         decode = self.decode
         taken = lambda i, size: decode(int(chosen[i]), size)  # noqa: E731
-        return Source(self.labels[chosen], self.class_names, taken, fingerprint, self.may_lack_classes)
+        pool, place = (self, chosen) if self.positions is None else (self.pool, self.positions[chosen])
+        return Source(self.labels[chosen], self.class_names, taken, fingerprint, self.may_lack_classes, pool, place)
 
 
 def file_source(paths: Sequence[str | Path], labels: Sequence[int], class_names: Sequence[str]) -> Source:

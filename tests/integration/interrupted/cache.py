@@ -17,6 +17,6 @@ def decode(i, size):
 source = Source(np.arange(400) % 5, tuple("abcde"), decode, "grey images")
 print("ready", flush=True)
 started = perf_counter()
-images, labels = cached_images("grey", source, 48)
+images, _ = cached_images("grey", source, 48)
 print(perf_counter() - started)
-print(hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest())
+print(hashlib.sha256(images.numpy().tobytes()).hexdigest())
