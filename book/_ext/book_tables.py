@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import nbformat
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
+from vpkit.book.parameters import chapter_parameters
+from vpkit.book.session import _assigned_values
 from vpkit.datasets import DATASETS
 from vpkit.models.clip import CLIP_MODELS
 from vpkit.models.frozen import FROZEN_MODELS
@@ -44,6 +47,42 @@ class ClipModelTable(Directive):
         return table_of(self, ("name", "weights", "what it is"), rows)
 
 
+class ParameterTable(Directive):
+    """A row per parameter of the chapter given: its value in the notebook, and what `vpkit.book.parameters` allows."""
+
+    required_arguments = 1
+
+    def run(self):
+        (chapter,) = self.arguments
+        cells = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4).cells
+        (cell,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
+        values = _assigned_values(cell.source)
+        rows = [
+            (f"`{name}`", f"`{values[name]!r}`", schema["description"], _allowed(schema))
+            for name, schema in chapter_parameters(chapter).items()
+        ]
+        return table_of(self, ("name", "default", "what it is", "allowed"), rows)
+
+
+def _allowed(schema: dict) -> str:
+    """A JSON Schema in words."""
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "items" in schema:
+        return f"a list of {_allowed(schema['items'])}"
+    kinds = {
+        "integer": "whole number",
+        "number": "number",
+        "string": "text",
+        "boolean": "true or false",
+        "null": "none",
+    }
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[key]:,}" for key, sign in signs.items() if key in schema]
+    return " ".join([" or ".join(kinds.get(kind, kind) for kind in types), ", ".join(bounds)]).strip()
+
+
 def table_of(directive, header, rows):
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
@@ -59,6 +98,7 @@ def parsed(directive, lines):
 
 def setup(app):
     app.add_directive("dataset-table", DatasetTable)
+    app.add_directive("parameter-table", ParameterTable)
     app.add_directive("frozen-model-table", FrozenModelTable)
     app.add_directive("clip-model-table", ClipModelTable)
     return {"parallel_read_safe": True}

@@ -22,8 +22,8 @@ from timm import get_pretrained_cfg
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
 import vpkit
+from vpkit.book.parameters import chapter_parameters
 from vpkit.imagenet_names import imagenet_class_names
-from vpkit.methods.ilm_vp import MAPPINGS
 from vpkit.models import CLIP_MODELS, FROZEN_MODELS, FrozenCLIP, FrozenModel
 from vpkit.models.hub import build_timm
 
@@ -32,17 +32,22 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"canvas_size": 32, "prompt_size": 8, "epochs": 1, "device": "cpu"}
 TEN = {"dataset": "digits", "n_train": 30, "n_test": 20}
 
+
+def methods_of(chapter: str) -> list[str]:
+    return chapter_parameters(chapter)["methods"]["items"]["enum"]
+
+
 # A line for each chapter: its smallest parameters, all its methods, all its models.
 CHAPTERS = {
     "01_visual_prompting": (
         {**SMALL, "image_size": 16, "n_train": 30, "n_test": 20},
-        ["padding", "fixed patch", "random patch", "one pixel"],
+        methods_of("01_visual_prompting"),
         list(FROZEN_MODELS),
     ),
-    "02_label_mapping": (SMALL | TEN, ["RLM", "FLM", "FLM soft", "optimal", "optimal soft"], list(FROZEN_MODELS)),
+    "02_label_mapping": (SMALL | TEN, methods_of("02_label_mapping"), list(FROZEN_MODELS)),
     "03_ilm_vp": (
         SMALL | TEN,
-        ["RLM", *MAPPINGS, "ILM from training", "linear mapping", "full fine-tuning"],
+        methods_of("03_ilm_vp"),
         list(FROZEN_MODELS),
     ),
 }
@@ -146,6 +151,10 @@ CLIP_CHAPTERS = {  # smallest parameters, and for each of `methods` the rows it 
         {method: [method] for method in ("CoOp", "VPT shallow", "VPT", "VLP", "DPT")},
     ),
 }
+
+
+def test_every_declared_method_is_run():
+    assert all(list(rows) == methods_of(chapter) for chapter, (_, rows) in CLIP_CHAPTERS.items())
 
 
 def small_clip(model, device=None, **options) -> FrozenCLIP:

@@ -18,6 +18,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from vpkit.book.parameters import check_values, known_chapters
+
 __all__ = ["Point", "read_grid"]
 
 _KEYS = ("notebook", "base", "parameters", "grid", "points")
@@ -87,8 +89,18 @@ def _block_points(path: Path, block) -> list[Point]:
     combinations = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     chosen = [usual | point | one for one in combinations for point in block.get("points", [{}])]
     _check_names(path, notebook, {name for parameters in chosen for name in parameters})
+    _check_chapter(path, notebook.stem, chosen)
     text = notebook.read_text(encoding="utf-8")
     return [Point(notebook.stem, text, parameters) for parameters in chosen]
+
+
+def _check_chapter(path: Path, chapter: str, chosen: list[dict]) -> None:
+    if chapter in known_chapters():
+        for parameters in chosen:
+            try:
+                check_values(chapter, parameters)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
 
 
 def _check_names(path: Path, notebook: Path, names: set[str]) -> None:

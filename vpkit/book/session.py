@@ -11,6 +11,7 @@ import os
 import platform
 import random
 import sys
+import tempfile
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vpkit.book.parameters import chapter_parameters, check_values
 from vpkit.book.results import save_run
 
 __all__ = ["check_parameters", "choose_device", "keep_freed_memory", "save_table", "start"]
@@ -25,24 +27,30 @@ __all__ = ["check_parameters", "choose_device", "keep_freed_memory", "save_table
 _INJECTED = "# Parameters\n"  # the first line of the cell that papermill injects
 
 
-def start(seed: int = 0, device: str | None = None) -> torch.device:
+def start(seed: int = 0, device: str | None = None, chapter: str | None = None) -> torch.device:
     """Set up a notebook and print one line on where it runs.
 
     Args:
         seed: for Python, NumPy and torch.
         device: "cpu", "cuda" or "cuda:N"; None takes a GPU if there is one.
+        chapter: whose parameters these are, such as "03_ilm_vp": their values are checked (`vpkit.book.parameters`).
 
     Returns:
         The device to put models and images on.
 
     Raises:
-        ValueError: a parameter passed by papermill that the notebook does not have, an unknown device, or a GPU
-            where there is none.
+        ValueError: a parameter passed by papermill that the notebook does not have, a value that the chapter cannot
+            take, an unknown device, or a GPU where there is none.
+        OSError: a `results_dir` that cannot be written.
 
     Explained in chapter 1.
     """
     main = sys.modules.get("__main__")
     check_parameters(getattr(main, "In", []))
+    if chapter is not None:
+        given = vars(main) if hasattr(main, "In") else {}
+        check_values(chapter, {name: given[name] for name in chapter_parameters(chapter) if name in given})
+        check_writable(given.get("results_dir", ""))
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (for libraries that draw from NumPy's global generator)
     torch.manual_seed(seed)
@@ -54,6 +62,21 @@ def start(seed: int = 0, device: str | None = None) -> torch.device:
     where = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "the CPU, which the defaults are sized for"
     print(f"vpkit {metadata.version('vpkit')} on {where}, seed {seed}")
     return chosen
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make `folder`, unless it is "", and see that files can be written there, before hours are spent on them.
+
+    Raises:
+        OSError: it cannot be made or written; the message names it.
+    """
+    if folder:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(error.errno, f"results cannot be written there: {error.strerror}", str(folder)) from error
 
 
 def keep_freed_memory() -> bool:

@@ -9,17 +9,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot, pad
 
 from vpkit.interfaces import LabelledBatches
-from vpkit.models.frozen import FrozenModel
+from vpkit.models.frozen import FrozenModel, HoldsFrozen
 
 REGULARISATION = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
-class LinearProbe(nn.Module):
+class LinearProbe(HoldsFrozen):
     """A linear classifier on the frozen model's standardised penultimate features."""
+
+    model: FrozenModel
 
     def __init__(self, model: FrozenModel, weight: Tensor, bias: Tensor, chosen_c: float):
         super().__init__()
-        self.model, self.chosen_c = model, chosen_c
+        self.hold("model", model)
+        self.chosen_c = chosen_c
         self.weight = nn.Parameter(weight)  # (T, D)
         self.bias = nn.Parameter(bias)  # (T,)
 
@@ -81,7 +84,6 @@ class FineTuned(nn.Module):
     def __init__(self, model: FrozenModel, num_target: int | None, flip: bool = True):
         super().__init__()
         self.model, self.flip = deepcopy(model), flip
-        self.model.is_frozen = False
         self.model.requires_grad_(True)
         if num_target is not None:
             self.model.replace_head(num_target)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from vpkit.models.clip import FrozenCLIP
+from vpkit.models.frozen import HoldsFrozen
 from vpkit.prompts.context import ContextPrompt
 from vpkit.prompts.patch_embeddings import PatchEmbeddings
 from vpkit.prompts.tokens import TokenPrompt
@@ -14,7 +15,7 @@ from vpkit.prompts.tokens import TokenPrompt
 __all__ = ["DualPromptClassifier", "class_aware_loss", "guide"]
 
 
-class DualPromptClassifier(nn.Module):
+class DualPromptClassifier(HoldsFrozen):
     """Images to logits through prompts on both sides of a frozen CLIP.
 
     CoOp: learned text. VPT: tokens and hand-written text. VLP: tokens and learned text. DPT: VLP with class-aware
@@ -56,7 +57,7 @@ class DualPromptClassifier(nn.Module):
             raise ValueError(f"candidates={candidates}: expected at least 1 class-aware token")
         if tokens is not None and len(tokens.class_aware) and text is None:
             raise ValueError("class-aware tokens are made from learned text features: give text= a ContextPrompt")
-        self.clip = clip
+        self.hold("clip", clip)
         self.tokens, self.text = tokens, text
         self.candidates, self.alpha, self.beta, self.guided = min(candidates, len(written)), alpha, beta, False
         self.register_buffer("written", written, persistent=False)

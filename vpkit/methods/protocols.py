@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from vpkit.methods.vp import count_parameters
 from vpkit.prompts.context import ContextPrompt
-from vpkit.training.checkpoint import learned_state
 from vpkit.training.loop import evaluate
 
 if TYPE_CHECKING:  # takes a second to load
@@ -70,7 +69,7 @@ def base_to_new(
     if any(isinstance(module, ContextPrompt) and module.context.ndim == 3 for module in trained.modules()):
         raise ValueError("class-specific contexts mean nothing to new classes: use shared ones, or GeneratedContext")
     learn(trained)
-    state = {name: value for name, value in learned_state(trained).items() if ".classifier." not in name}
+    state = {name: value for name, value in trained.state_dict().items() if ".classifier." not in name}
     found = {}
     for half in ("base", "new"):
         other = make(halves[half].class_names)

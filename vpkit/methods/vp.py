@@ -3,15 +3,18 @@
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from vpkit.models.frozen import HoldsFrozen, frozen
 
-class PromptedClassifier(nn.Module):
+
+class PromptedClassifier(HoldsFrozen):
     """Prompt, frozen model, label mapping: (B, 3, h, w) images in [0, 1] to (B, T) target logits.
 
     `mapping` may be replaced between epochs (`classifier.mapping = ...`), which is all that ILM-VP adds.
 
     Args:
         prompt: image to prompted image; `nn.Identity()` for an unprompted control.
-        model: prompted image to (B, S) source logits.
+        model: prompted image to (B, S) source logits. It is never trained: what still takes gradients or is in
+            training mode, such as a network of your own, is copied, and the copy frozen.
         mapping: (B, S) to (B, T).
 
     Raises:
@@ -20,9 +23,12 @@ class PromptedClassifier(nn.Module):
     Explained in chapter 1.
     """
 
+    model: nn.Module
+
     def __init__(self, prompt: nn.Module, model: nn.Module, mapping: nn.Module):
         super().__init__()
-        self.prompt, self.model, self.mapping = prompt, model, mapping
+        self.hold("model", frozen(model))
+        self.prompt, self.mapping = prompt, mapping
         index, names = getattr(mapping, "index", None), getattr(model, "class_names", None)
         if index is not None and names is not None and int(index.max()) >= len(names):
             raise ValueError(

@@ -57,7 +57,6 @@ class FrozenCLIP(nn.Module):
     Explained in chapter 4.
     """
 
-    is_frozen = True  # checkpoints leave it out
     network: "CLIP"
     mean: Tensor
     std: Tensor

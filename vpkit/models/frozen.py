@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,41 @@ from vpkit.interfaces import normalised
 from vpkit.models.efficientnet_lite import build_efficientnet_lite0
 from vpkit.models.hub import HubNetwork, build_timm, build_torchvision
 
-__all__ = ["FROZEN_MODELS", "FrozenModel", "FrozenModelRow", "load_frozen"]
+__all__ = ["FROZEN_MODELS", "FrozenModel", "FrozenModelRow", "HoldsFrozen", "frozen", "load_frozen"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class HoldsFrozen(nn.Module):
+    """A module with a frozen model beside its own parts: moved along with them, but nobody's parameter and no state.
+
+    So `parameters()` are what is learned, `state_dict()` is what a file of it needs, and a copy shares the model.
+    """
+
+    _held: tuple[nn.Module, ...] = ()
+
+    def hold(self, name: str, model: nn.Module) -> None:
+        """Make `model` the attribute `name`, without the registration that an assignment would bring."""
+        object.__setattr__(self, name, model)
+        self._held = (*self._held, model)
+
+    def _apply(self, fn, recurse=True):  # what .to(), .cuda() and .half() call
+        for model in self._held:
+            model._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def __deepcopy__(self, memo: dict):
+        memo |= {id(model): model for model in self._held}
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """`model` itself, if nothing of it would move in training; else a frozen copy, in eval mode."""
+    if any(p.requires_grad for p in model.parameters()) or any(part.training for part in model.modules()):
+        return deepcopy(model).requires_grad_(False).eval()
+    return model
 
 
 class FrozenModel(nn.Module):
@@ -39,7 +72,6 @@ class FrozenModel(nn.Module):
     Explained in chapter 1.
     """
 
-    is_frozen = True  # checkpoints leave it out
     mean: Tensor
     std: Tensor
 

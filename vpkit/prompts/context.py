@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vpkit.models.clip import FrozenCLIP
+from vpkit.models.frozen import HoldsFrozen
 from vpkit.prompts.templates import check_class_names
 
 __all__ = ["ContextPrompt", "GeneratedContext", "MetaNet"]
@@ -32,7 +33,7 @@ def remembered(prompt: nn.Module, unit: bool, encode: Callable[[], Tensor]) -> T
     return last[2]
 
 
-class ContextPrompt(nn.Module):
+class ContextPrompt(HoldsFrozen):
     """CoOp's text prompt: M learned tokens and a class name, through the frozen text tower to (T, D) features.
 
     Args:
@@ -72,7 +73,7 @@ class ContextPrompt(nn.Module):
         check_class_names(class_names)
         if not class_names:
             raise ValueError("class_names is empty: expected at least one name")
-        self.clip = clip
+        self.hold("clip", clip)
         encode, device = clip._tokenizer.encode, clip.mean.device
         started = encode(words) if words else []
         length = len(started) if words else context_length
@@ -137,7 +138,7 @@ class MetaNet(nn.Module):
         return self.layers(features)
 
 
-class GeneratedContext(nn.Module):
+class GeneratedContext(HoldsFrozen):
     """LoGoPrompt's class-specific contexts, in two stages: first an MLP makes them, then they are tuned themselves.
 
     Stage one is this module: the hand-written text features of each class (D) become its context (M, W), so that
@@ -160,8 +161,7 @@ class GeneratedContext(nn.Module):
         super().__init__()
         if len(written) != len(prompt.class_names):
             raise ValueError(f"{len(written)} text features for {len(prompt.class_names)} class names")
-        self.prompt = copy(prompt)
-        self.prompt._parameters = {}  # only its frozen parts are used
+        self.hold("prompt", prompt)  # only its frozen parts are used
         self.register_buffer("written", written.detach(), persistent=False)
         hidden, context = max(1, written.shape[1] // 4), prompt.slots.shape[1] * prompt.embedded.shape[2]
         layers = nn.Linear(written.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, context)

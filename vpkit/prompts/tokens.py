@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from vpkit.models.clip import FrozenCLIP
+from vpkit.models.frozen import HoldsFrozen
 from vpkit.prompts.patch_embeddings import PatchEmbeddings
 
 __all__ = ["ClassAwareTokens", "TokenPrompt", "TokenPrompted"]
 
 
-class TokenPrompt(nn.Module):
+class TokenPrompt(HoldsFrozen):
     """VPT on CLIP: learned tokens beside the image's own, through the frozen transformer to features (B, D).
 
     Deep: every block gets P tokens of its own, and what they become is thrown away. Shallow: P tokens before the first
@@ -50,7 +51,7 @@ class TokenPrompt(nn.Module):
             raise ValueError(f"block {wrong[0]} does not exist: this image tower has blocks 1..{blocks}")
         if class_aware and not deep:
             raise ValueError("class-aware tokens replace those of a block: use deep=True")
-        self.clip = clip
+        self.hold("clip", clip)
         self.deep, self.blocks = deep, blocks
         own = [block for block in range(1, blocks + 1) if block not in class_aware] if deep else [1]
         width = visual.positional_embedding.shape[1]

@@ -3,8 +3,7 @@
 The loop does not know the loss: the classifier gives it.
 """
 
-from vpkit.training.checkpoint import learned_state
 from vpkit.training.history import History
 from vpkit.training.loop import Evaluation, evaluate, fit, train_epoch
 
-__all__ = ["Evaluation", "History", "evaluate", "fit", "learned_state", "train_epoch"]
+__all__ = ["Evaluation", "History", "evaluate", "fit", "train_epoch"]

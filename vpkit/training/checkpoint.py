@@ -10,25 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vpkit.files import read_safetensors, write_atomically
 from vpkit.interfaces import Classifier, LabelledBatches
 
-__all__ = ["learned_state", "load_checkpoint", "save_checkpoint"]
-
-
-def learned_state(module: Classifier | nn.Module) -> dict[str, Tensor]:
-    """What `module.state_dict()` has outside frozen models: what was learned, and assigned mappings.
-
-    A prompt and a classifier hold their frozen model as a submodule, so that `.to(device)` moves both; a file of what
-    was learned wants only this. `module.load_state_dict(learned, strict=False)` reads it.
-    """
-    parts = module.named_modules(remove_duplicate=False)  # one model may be held in several places
-    frozen = tuple(f"{name}." for name, part in parts if getattr(part, "is_frozen", False))
-    return {name: value for name, value in module.state_dict().items() if not name.startswith(frozen)}
+__all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(
@@ -51,7 +40,7 @@ def save_checkpoint(
         rows: the history so far.
     """
     state = optimizer.state_dict()
-    tensors = {f"classifier.{name}": value for name, value in learned_state(classifier).items()}
+    tensors = {f"classifier.{name}": value for name, value in classifier.state_dict().items()}
     numbers: dict[str, float] = {}
     for index, values in state["state"].items():
         for name, value in values.items():
@@ -110,7 +99,7 @@ def load_checkpoint(
 def _signature(classifier, optimizer, batches, epochs) -> dict:
     return {
         "epochs": epochs,
-        "learned": {name: list(value.shape) for name, value in learned_state(classifier).items()},
+        "learned": {name: list(value.shape) for name, value in classifier.state_dict().items()},
         "optimizer": type(optimizer).__name__,
         "steps per epoch": len(batches),
     }
