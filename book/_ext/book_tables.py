@@ -58,10 +58,16 @@ class ParameterTable(Directive):
         (cell,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
         values = _assigned_values(cell.source)
         rows = [
-            (f"`{name}`", f"`{values[name]!r}`", schema["description"], _allowed(schema))
+            (f"`{name}`", schema["description"], _allowed(schema), _shown(values[name]))
             for name, schema in chapter_parameters(chapter).items()
         ]
-        return table_of(self, ("name", "default", "what it is", "allowed"), rows)
+        return table_of(self, ("name", "what it is", "allowed", "default"), rows)
+
+
+def _shown(value) -> str:
+    if isinstance(value, list):  # each in a box of its own, so that a line can end between two
+        return ", ".join(f"`{item}`" for item in value) or "none of them"
+    return {None: "none", "": "empty"}.get(value, f"`{value}`")
 
 
 def _allowed(schema: dict) -> str:
