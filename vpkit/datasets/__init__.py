@@ -180,7 +180,8 @@ def load_dataset(
     label = name if source.pool else f"{name}-{split}"  # seeded splits come from one pool
     images, rows = cached_images(label, chosen, size)
     labels = torch.from_numpy(chosen.labels.astype(np.int64))
-    image_set = ImageSet(images, labels, source.class_names, name, split, rows=rows)
+    paths = chosen.pool.paths if rows is not None and chosen.pool else chosen.paths
+    image_set = ImageSet(images, labels, source.class_names, name, split, rows=rows, paths=paths)
     return image_set if classes is None else image_set.select_classes(*classes)
 
 

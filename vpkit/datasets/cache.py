@@ -21,7 +21,7 @@ from vpkit.datasets.source import Source
 from vpkit.files import cache_folder, write_atomically
 
 _MAPPED = "mapped_file"  # the attribute of a tensor that holds the map its values lie in
-_FORMAT = 3  # part of every cache's key: raise it when what a loader returns changes
+_FORMAT = 4  # part of every cache's key: raise it when what a loader returns changes
 
 
 def cached_images(name: str, source: Source, size: int) -> tuple[Tensor, Tensor | None]:

@@ -1,6 +1,7 @@
 """A labelled set of images held as one uint8 tensor."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class ImageSet:
         device: where batches go, if that is not where the images are (see `to`).
         rows: (N,) int64, which of the stored images these are; None: all.
         side: images are resized to `side` x `side`; None: as stored.
+        paths: of the stored images, if they are files.
 
     Raises:
         ValueError: shapes, dtypes or label values that do not fit together.
@@ -39,6 +41,7 @@ class ImageSet:
     device: torch.device | None = None
     rows: Tensor | None = None
     side: int | None = None
+    paths: tuple[Path, ...] = ()
 
     def __post_init__(self):
         images, labels = self.stored, self.labels
@@ -67,6 +70,13 @@ class ImageSet:
         return len(self), 3, self.side or height, self.side or width
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The N files of these images, in their order; () if they are none."""
+        if self.rows is None or not self.paths:
+            return self.paths
+        return tuple(self.paths[row] for row in self.rows.tolist())
+
+    @property
     def images(self) -> Tensor:
         """(N, 3, h, w) uint8; a copy, if this is a part or another size of what is stored."""
         images = self.stored if self.rows is None else self.stored[self.rows]
@@ -86,7 +96,9 @@ class ImageSet:
         if device.type == "cuda" and self._bytes > 0.5 * torch.cuda.mem_get_info(device)[0]:
             return replace(self, device=device)
         stored = self.stored if self.rows is None else self.stored[self.rows]
-        return replace(self, stored=stored.to(device), labels=self.labels.to(device), device=device, rows=None)
+        return replace(
+            self, stored=stored.to(device), labels=self.labels.to(device), device=device, rows=None, paths=self.files
+        )
 
     @property
     def _bytes(self) -> int:

@@ -1,5 +1,6 @@
 """Seeded, stratified choices of images: which go to a split, which to a subset."""
 
+import hashlib
 import random
 from collections.abc import Sequence
 
@@ -56,6 +57,50 @@ def split_off_validation(source: Source, split: str, seed: int) -> Source:
     """`train` or `val` of an official training split that has no validation part: 10 %, stratified, seeded."""
     train, val = stratified_split(source.labels, 0.1, seed=seed)
     return source.part(train if split == "train" else val)
+
+
+def split_by_content(
+    source: Source, digests: Sequence[str], split: str, seed: int, test_share: float = 0.2, val_share: float = 0.1
+) -> Source:
+    """One split of images that come without any, by what is in each: a file stays where it is when others come or go.
+
+    Nearly `test_share` of every class, whatever the seed, then nearly `val_share` of the rest by `seed`; at least one
+    image of every class in each, even if that takes the one closest to the border.
+
+    Args:
+        digests: N, see `content_digest`. Copies of one file are in one split.
+        split: "train", "val" or "test".
+        test_share: 0 leaves the test part out, for training images that have test images elsewhere.
+
+    Raises:
+        ValueError: a class with fewer images than there are splits.
+    """
+    least, purposes = (3, "train, to validate and to test") if test_share else (2, "train and to validate")
+    sizes = np.bincount(source.labels, minlength=len(source.class_names))
+    few = [f"{name} ({n})" for name, n in zip(source.class_names, sizes.tolist(), strict=True) if n < least]
+    if few:
+        raise ValueError(
+            f"too few images of {', '.join(few)}: a class needs at least {least}, one each to {purposes}; "
+            "add some, or sort them into train/, val/ and test/ folders yourself"
+        )
+    kept: list[int] = []
+    for label in range(len(source.class_names)):
+        members = np.flatnonzero(source.labels == label).tolist()
+        test = _closest(members, digests, "test", test_share, most=len(members) - 2) if test_share else []
+        rest = [i for i in members if i not in set(test)]
+        val = _closest(rest, digests, f"val {seed}", val_share, most=len(rest) - 1)
+        kept += {"test": test, "val": val, "train": [i for i in rest if i not in set(val)]}[split]
+    return source.part(sorted(kept))
+
+
+def _closest(members: list[int], digests: Sequence[str], purpose: str, share: float, most: int) -> list[int]:
+    """Those of the members whose number in [0, 1), drawn from their content, is below `share`; 1 to `most` of them."""
+
+    def number(i: int) -> float:
+        return int(hashlib.sha256(f"{purpose} {digests[i]}".encode()).hexdigest()[:12], 16) / 16**12
+
+    ranked = sorted(members, key=lambda i: (number(i), i))
+    return ranked[: min(max(1, sum(number(i) < share for i in members)), most)]
 
 
 def few_shot_positions(labels: np.ndarray, shots: int, seed: int) -> list[int]:
