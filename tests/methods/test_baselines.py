@@ -1,24 +1,27 @@
 import numpy as np
+import open_clip
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from small_clip import SMALL
 from torch import nn
 
 import vpkit
 from vpkit import evaluate
-from vpkit.methods import FineTuned, TipAdapter, linear_probe
+from vpkit.methods import FineTuned, TipAdapter, gaussian_discriminant, linear_probe
 from vpkit.methods.baselines import REGULARISATION, augmented
+from vpkit.models import FrozenCLIP
 
 
 def test_a_probe_is_logistic_regression_on_standardised_features(model, image_set):
     train, val = image_set[:48], image_set[48:]
     probe = linear_probe(model, train.batches(10), val.batches(10))
-    assert probe.chosen_c in REGULARISATION
+    assert probe.chosen in REGULARISATION
     with torch.no_grad():
         features = model.features(train.images.float() / 255).double().numpy()
         ours = probe(train.images.float() / 255)
     standardised = (features - features.mean(0)) / (features.std(0) + 1e-6)
-    expected = LogisticRegression(C=probe.chosen_c, max_iter=500, tol=1e-3).fit(standardised, train.labels.numpy())
+    expected = LogisticRegression(C=probe.chosen, max_iter=500, tol=1e-3).fit(standardised, train.labels.numpy())
     assert np.allclose(ours.numpy(), expected.decision_function(standardised), atol=1e-2)
     assert evaluate(probe, train.batches(16)).accuracy > 0.9
 
@@ -123,3 +126,33 @@ def test_tip_adapter_f_moves_its_keys():
     assert vpkit.count_parameters(adapter) == 72
     assert not torch.equal(adapter.keys, features)
     assert history["train_loss"][-1] < history["train_loss"][0]
+
+
+def test_gda_compares_gaussians_with_one_covariance(model, image_set):
+    train, val = image_set[:48], image_set[48:]
+    probe = gaussian_discriminant(model, train.batches(10), val.batches(10))
+    with torch.no_grad():
+        x = torch.nn.functional.normalize(model.features(train.images.float() / 255).double(), dim=1)
+        logits = probe(train.images.float() / 255).double()
+    means = torch.stack([x[train.labels == t].mean(0) for t in range(4)])
+    scatter = sum(torch.outer(v, v) for v in x - means[train.labels])
+    inverse = scatter + scatter.trace() / 47 * torch.eye(x.shape[1], dtype=x.dtype)
+    precision = x.shape[1] * torch.linalg.inv(inverse)
+    found = [torch.distributions.MultivariateNormal(m, precision_matrix=precision).log_prob(x) for m in means]
+    expected = probe.chosen * torch.stack(found, 1)
+    assert torch.allclose(logits - logits[:, :1], expected - expected[:, :1], atol=1e-3 * float(expected.std()))
+    assert evaluate(probe, val.batches(16)).accuracy > 0.9
+    with pytest.raises(ValueError, match="no training image of: white"):
+        gaussian_discriminant(model, train[train.labels < 3].batches(16), val.batches(16))
+
+
+def test_gda_starts_from_zero_shot_on_a_clip(image_set):
+    clip = FrozenCLIP(open_clip.CLIP(**SMALL))
+    train, val = (part.resized(32) for part in (image_set[:48], image_set[48:]))
+    text = clip.encode_text([f"a {name}." for name in train.class_names])
+    zero_shot = clip.zero_shot([f"a {name}." for name in train.class_names])
+    probe = gaussian_discriminant(zero_shot, train.batches(16), val.batches(16), clip.logit_scale * text)
+    own = gaussian_discriminant(zero_shot, train.batches(16), val.batches(16))
+    images = val.images.float() / 255
+    scaled = own(images) / own.chosen * probe.chosen
+    assert torch.allclose(probe(images), zero_shot(images) + scaled, atol=1e-3)

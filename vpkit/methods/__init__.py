@@ -4,7 +4,7 @@ All go through `vpkit.training.fit`. A new method is such a module; it needs no 
 """
 
 from vpkit.methods import baselines, clip_vp, coop, dpt, ilm_vp, logoprompt, protocols, vp
-from vpkit.methods.baselines import FineTuned, TipAdapter, linear_probe
+from vpkit.methods.baselines import FineTuned, TipAdapter, gaussian_discriminant, linear_probe
 from vpkit.methods.coop import TextPromptedClassifier
 from vpkit.methods.dpt import DualPromptClassifier
 from vpkit.methods.ilm_vp import CountingClassifier, remap, remap_from_training
@@ -28,6 +28,7 @@ __all__ = [
     "count_parameters",
     "dpt",
     "evaluate_domains",
+    "gaussian_discriminant",
     "harmonic_mean",
     "ilm_vp",
     "linear_probe",

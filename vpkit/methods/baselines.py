@@ -1,12 +1,13 @@
 """What prompting is compared with: linear probe (chapter 1), full fine-tuning (chapter 3), Tip-Adapter (chapter 5)."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot, pad
+from torch.nn.functional import cross_entropy, normalize, one_hot, pad
 
 from vpkit.interfaces import LabelledBatches
 from vpkit.models.frozen import FrozenModel, HoldsFrozen
@@ -15,19 +16,26 @@ REGULARISATION = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 class LinearProbe(HoldsFrozen):
-    """A linear classifier on the frozen model's standardised penultimate features."""
+    """A linear classifier on the frozen model's penultimate features.
+
+    Args:
+        weight, bias: (T, D) and (T,).
+        chosen: the penalty C, or the scale, that validation chose.
+        unit: features are scaled to length 1 first.
+    """
 
     model: FrozenModel
 
-    def __init__(self, model: FrozenModel, weight: Tensor, bias: Tensor, chosen_c: float):
+    def __init__(self, model: FrozenModel, weight: Tensor, bias: Tensor, chosen: float = 1.0, unit: bool = False):
         super().__init__()
         self.hold("model", model)
-        self.chosen_c = chosen_c
-        self.weight = nn.Parameter(weight)  # (T, D)
-        self.bias = nn.Parameter(bias)  # (T,)
+        self.chosen, self.unit = chosen, unit
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model.features(images) @ self.weight.T + self.bias
+        features = self.model.features(images)
+        return (normalize(features, dim=1) if self.unit else features) @ self.weight.T + self.bias
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self(images)
@@ -47,10 +55,7 @@ def linear_probe(model: FrozenModel, train: LabelledBatches, val: LabelledBatche
     from sklearn.linear_model import LogisticRegression
 
     (features, labels), (val_features, val_labels) = _features(model, train), _features(model, val)
-    missing = sorted(set(range(len(train.class_names))) - set(labels.tolist()))
-    if missing:
-        names = ", ".join(train.class_names[i] for i in missing)
-        raise ValueError(f"no training image of: {names}; a probe needs at least one of each class")
+    _check_classes(labels, train.class_names)
     mean, scale = features.mean(0), features.std(0) + 1e-6
 
     def fitted(c: float) -> tuple[float, float, LogisticRegression]:
@@ -65,6 +70,47 @@ def linear_probe(model: FrozenModel, train: LabelledBatches, val: LabelledBatche
     bias = intercept - weight @ mean
     like = model.mean
     return LinearProbe(model, torch.from_numpy(weight).to(like), torch.from_numpy(bias).to(like), c)
+
+
+def gaussian_discriminant(
+    model: FrozenModel, train: LabelledBatches, val: LabelledBatches, zero_shot: Tensor | None = None
+) -> LinearProbe:
+    """GDA: one Gaussian a class over unit features, with a covariance in common. Nothing is trained.
+
+    With class means m, pooled covariance S of n features and P = D pinv((n - 1) S + tr(S) I) the logits are
+    zero-shot + a (x W + b), W = m P, b = -1/2 m P m. Of the scales a, the one with the highest likelihood on validation
+    is taken.
+
+    Args:
+        model: its `features` (B, D) are used.
+        train, val: `ImageSet.batches(...)`; every class must occur in `train`.
+        zero_shot: (T, D) scaled text features, for a CLIP: `clip.logit_scale * clip.encode_text(...)`.
+
+    Raises:
+        ValueError: a class without training images.
+
+    Source: Wang et al. 2024 (A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation), Eqs. 3 to 6.
+    """
+    (features, labels), (val_features, val_labels) = (_features(model, batches) for batches in (train, val))
+    _check_classes(labels, train.class_names)
+    x, held_out = (normalize(torch.from_numpy(part), dim=1) for part in (features, val_features))
+    y, targets = torch.from_numpy(labels), torch.from_numpy(val_labels)
+    means = torch.stack([x[y == t].mean(0) for t in range(len(train.class_names))])  # (T, D)
+    centred, length = x - means[y], x.shape[1]
+    scatter = centred.T @ centred  # (n - 1) S
+    trace = (scatter.trace() / max(len(x) - 1, 1)).clamp(min=1e-12)
+    precision = length * torch.linalg.pinv(scatter + trace * torch.eye(length, dtype=x.dtype), hermitian=True)
+    weight = means @ precision
+    bias = -0.5 * (weight * means).sum(1)
+    usual = torch.zeros_like(weight) if zero_shot is None else zero_shot.detach().cpu().double()
+
+    def likelihood(scale: float) -> float:
+        logits = held_out @ (usual + scale * weight).T + scale * bias
+        return -float(cross_entropy(logits, targets))
+
+    best = max((10.0**power for power in np.arange(-4, 2.1, 0.25)), key=likelihood)
+    like = model.mean
+    return LinearProbe(model, (usual + best * weight).to(like), (best * bias).to(like), best, unit=True)
 
 
 class FineTuned(nn.Module):
@@ -120,6 +166,13 @@ def _features(model: FrozenModel, batches: LabelledBatches) -> tuple[np.ndarray,
     parts = [(model.features(images).cpu(), labels.cpu()) for images, labels in batches]
     features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     return features.double().numpy(), labels.numpy()
+
+
+def _check_classes(labels: np.ndarray, class_names: Sequence[str]) -> None:
+    missing = sorted(set(range(len(class_names))) - set(labels.tolist()))
+    if missing:
+        names = ", ".join(class_names[i] for i in missing)
+        raise ValueError(f"no training image of: {names}; a probe needs at least one of each class")
 
 
 class TipAdapter(nn.Module):
