@@ -51,6 +51,21 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def check_writable(folder: str | Path) -> None:
+    """Make `folder`, unless it is "", and see that files can be written there, before hours are spent on them.
+
+    Raises:
+        OSError: it cannot be made or written; the message names it.
+    """
+    if folder:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(error.errno, f"results cannot be written there: {error.strerror}", str(folder)) from error
+
+
 def read_safetensors(path: str | Path, kind: str, key: str) -> tuple[dict, dict[str, Tensor]]:
     """The metadata of a safetensors file that vpkit wrote, `key` of it decoded from JSON, and the tensors.
 

@@ -11,7 +11,6 @@ import os
 import platform
 import random
 import sys
-import tempfile
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,8 @@ import torch
 
 from vpkit.book.parameters import chapter_parameters, check_values
 from vpkit.book.results import save_run
+from vpkit.devices import choose_device
+from vpkit.files import check_writable
 
 __all__ = ["check_parameters", "choose_device", "keep_freed_memory", "save_table", "start"]
 
@@ -62,21 +63,6 @@ def start(seed: int = 0, device: str | None = None, chapter: str | None = None) 
     where = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "the CPU, which the defaults are sized for"
     print(f"vpkit {metadata.version('vpkit')} on {where}, seed {seed}")
     return chosen
-
-
-def check_writable(folder: str | Path) -> None:
-    """Make `folder`, unless it is "", and see that files can be written there, before hours are spent on them.
-
-    Raises:
-        OSError: it cannot be made or written; the message names it.
-    """
-    if folder:
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise OSError(error.errno, f"results cannot be written there: {error.strerror}", str(folder)) from error
 
 
 def keep_freed_memory() -> bool:
@@ -130,26 +116,6 @@ def save_table(folder: str | Path, table, histories: dict | None = None) -> list
         history = (histories or {}).get(method)
         paths.append(save_run(Path(folder) / name, method=method, parameters=parameters, metrics=row, history=history))
     return paths
-
-
-def choose_device(device: str | None = None) -> torch.device:
-    """The device called `device`, or the first GPU, or the CPU.
-
-    Raises:
-        ValueError: an unknown device, or a GPU where there is none.
-    """
-    if device in (None, ""):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device={device!r}: expected 'cpu', 'cuda', 'cuda:0', ... or None") from error
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device={device!r}: this machine has {torch.cuda.device_count()} usable GPUs. "
-            "Use device='cpu' or None; on Colab choose Runtime > Change runtime type > GPU"
-        )
-    return chosen
 
 
 def check_parameters(cells: list[str]) -> None:

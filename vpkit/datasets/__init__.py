@@ -177,7 +177,8 @@ def load_dataset(
         raise ValueError(f"{name}/{split} has no image of: {', '.join(empty)}")
     positions = chosen_positions(source, name, subset, fraction, shots, classes, seed)
     chosen = source if positions is None else source.part(positions)
-    label = name if source.pool else f"{name}-{split}"  # seeded splits come from one pool
+    label = f"folder:{Path(name).name}" if name.startswith("folder:") else name
+    label = label if source.pool else f"{label}-{split}"  # seeded splits come from one pool
     images, rows = cached_images(label, chosen, size)
     labels = torch.from_numpy(chosen.labels.astype(np.int64))
     paths = chosen.pool.paths if rows is not None and chosen.pool else chosen.paths

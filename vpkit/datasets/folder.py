@@ -30,7 +30,7 @@ def load_folder(root: Path, split: str, seed: int) -> Source:
         ValueError: fewer than two classes, two folders for one class, a class without images or with too few for three
             splits, or classes that differ between splits.
     """
-    root = Path(root).expanduser()
+    root = Path(root).expanduser().absolute()  # the cache's key: however it is called, it is one folder
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root}: no such folder; expected {root}/<class>/* or {root}/{{train,val,test}}/<class>/*"

@@ -20,7 +20,7 @@ def save_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None =
     tensors = {f"prompt.{name}": value.contiguous() for name, value in prompt.state_dict().items()}
     if mapping is not None:
         tensors |= {f"mapping.{name}": value.contiguous() for name, value in mapping.state_dict().items()}
-    description = {"format": str(_FORMAT), "prompt": _describe(prompt), "card": json.dumps(card)}
+    description = {"format": str(_FORMAT), "prompt": describe(prompt), "card": json.dumps(card)}
     return write_atomically(path, lambda part: save_file(tensors, part, metadata=description))
 
 
@@ -32,9 +32,9 @@ def load_prompt(path: str | Path, prompt: nn.Module, mapping: nn.Module | None =
         ValueError: a file that is cut short or not a prompt, or one made for other sizes or classes.
     """
     description, tensors = read_safetensors(path, "prompt", "card")
-    if description.get("prompt") != _describe(prompt):
+    if description.get("prompt") != describe(prompt):
         raise ValueError(
-            f"{path} holds {description.get('prompt')}, not {_describe(prompt)}: make the one it was saved as"
+            f"{path} holds {description.get('prompt')}, not {describe(prompt)}: make the one it was saved as"
         )
     for part, module in (("prompt", prompt), ("mapping", mapping)):
         if module is not None:
@@ -63,7 +63,7 @@ def study_prompts(study: str, prompt: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def _describe(prompt: nn.Module) -> str:
+def describe(prompt: nn.Module) -> str:
     """A prompt's class and sizes, such as `PadPrompt(image_size=96, width=12)`."""
     sizes = {k: v for k, v in vars(prompt).items() if isinstance(v, int | str) and not k.startswith("_")}
     sizes.pop("training", None)

@@ -5,10 +5,10 @@ Built from the other rooms; only chapters use it.
 
 from vpkit.tasks.files import load_task, save_task
 from vpkit.tasks.report import write_report
-from vpkit.tasks.task import PromptedTask, choose_task, evaluate_task, fit_task, predict_images, probabilities_of
+from vpkit.tasks.task import FittedTask, choose_task, evaluate_task, fit_task, predict_images, probabilities_of
 
 __all__ = [
-    "PromptedTask",
+    "FittedTask",
     "choose_task",
     "evaluate_task",
     "fit_task",
