@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,15 @@ from vpkit.training import History
 def save(folder, name="a", **changes):
     values = {"method": "FLM", "parameters": {"seed": 1, "lr": 0.05}, "metrics": {"test_accuracy": 0.5, "n_test": 20}}
     return save_run(folder / f"{name}.json", **(values | changes))
+
+
+def test_a_metric_that_is_no_number_is_named(tmp_path):
+    with pytest.raises(ValueError, match="metrics are not numbers: mapping is 'FLM'; expected int or float"):
+        vpkit.book.save_run(tmp_path / "a.json", method="FLM", parameters={}, metrics={"mapping": "FLM", "n_test": 3})
+    path = vpkit.book.save_run(
+        tmp_path / "a.json", method="FLM", parameters={}, metrics={"n": np.int64(3), "a": np.float32(0.5)}
+    )
+    assert json.loads(path.read_text())["metrics"] == {"n": 3, "a": 0.5}
 
 
 def test_a_run_is_read_back_as_a_row(tmp_path):

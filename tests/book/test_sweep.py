@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 import vpkit
+from vpkit.book import grids
 from vpkit.book.grids import read_grid
 from vpkit.book.sweep import collect, main, run_point, run_points
 
@@ -73,8 +75,41 @@ def test_code_parameters_and_version_name_a_point_prose_does_not(grid, monkeypat
     assert key(points=[{"seed": 3}], prose="Other words.") == usual
     assert key(points=[{"seed": 4}]) != usual
     assert key(points=[{"seed": 3}], body=BODY + "\n1 + 1") != usual
-    monkeypatch.setattr("vpkit.book.grids.metadata.version", lambda name: "99")
+    monkeypatch.setattr("vpkit.book.grids.code_digest", lambda: "other code")
     assert key(points=[{"seed": 3}]) != usual
+
+
+def test_comments_and_docstrings_do_not_change_the_digest_of_the_code(tmp_path, monkeypatch):
+    package = tmp_path / "vpkit"
+    shutil.copytree(ROOT / "vpkit", package, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    monkeypatch.setattr(grids, "__file__", str(package / "book" / "grids.py"))
+    digest, usual = grids.code_digest.__wrapped__, grids.code_digest()
+    assert digest() == usual
+    path = package / "methods" / "vp.py"
+    text = path.read_text()
+    path.write_text("# A comment.\n" + text.replace('"""How many numbers', '"""The number of numbers'))
+    assert digest() == usual
+    path.write_text(text.replace("parameter.numel()", "1"))
+    assert digest() != usual
+
+
+@pytest.mark.slow
+def test_runs_of_other_code_are_marked_and_not_collected(grid, tmp_path, monkeypatch, capsys):
+    path, out = grid(grid={"seed": [0, 1]}, points=[{"action": "fail"}]), tmp_path / "out"
+    old = read_grid(path)[0]
+    key = old.key
+    assert run_point(old, str(out)) == ""
+    monkeypatch.setattr("vpkit.book.grids.code_digest", lambda: "other code")
+    points = read_grid(path)
+    assert run_point(points[1], str(out))
+    assert main([str(path), "--out", str(out), "--list"]) == 0
+    listed = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert [points[0].key] == [words[0] for words in listed if len(words) == 2 and words[0] == points[0].key]
+    assert ["failed", points[1].key] in listed
+    assert ["stale", f"{key}:"] in listed
+    with pytest.raises(ValueError, match="no finished point"):
+        collect(points, out, tmp_path / "all.json")
+    assert (out / key / "executed.ipynb").exists()
 
 
 @pytest.mark.parametrize(

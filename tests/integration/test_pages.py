@@ -77,7 +77,12 @@ def test_the_examples_of_the_extending_page_run():
             exec(block, namespace)
     finally:
         namespace["DATASETS"].pop("stripes", None)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
+    (own,) = (block for block in blocks if "DataLoader" in block)
+    algorithm = [line for line in own.splitlines() if line.strip() and not line.startswith(("import ", "from "))]
+    assert len(algorithm) <= 15
+    assert len(namespace["found"]) == 2
+    assert vpkit.count_parameters(namespace["ilm"]) == 3 * (64**2 - 32**2)
     assert namespace["history"]["train_loss"][-1] < namespace["history"]["train_loss"][0]
     assert namespace["stripes"].class_names == ("horizontal", "vertical")
 

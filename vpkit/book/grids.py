@@ -7,11 +7,11 @@ grid: {seed: [0, 1, 2]}                   # optional: every combination
 points: [{dataset: cifar10}, {dataset: dtd, batch_size: 64}]   # optional: each with every combination
 """
 
+import ast
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import metadata
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 
@@ -35,8 +35,8 @@ class Point:
 
     @property
     def key(self) -> str:
-        """Names the run in `<name>-<hash>`: parameters, code cells and vpkit's version decide; prose does not."""
-        content = json.dumps([self.parameters, _code_of(self.notebook), metadata.version("vpkit")], sort_keys=True)
+        """Names the run in `<name>-<hash>`: parameters, code cells and vpkit's code decide; prose does not."""
+        content = json.dumps([self.parameters, _code_of(self.notebook), code_digest()], sort_keys=True)
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
@@ -52,6 +52,19 @@ def read_grid(path: str | Path) -> list[Point]:
     for block in blocks if isinstance(blocks, list) else [blocks]:
         points += _block_points(path, block)
     return list({point.key: point for point in points}.values())
+
+
+@cache
+def code_digest() -> str:
+    """Of the package's code, without comments and docstrings: a run made with other code is another run."""
+    root, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:]
+        digest.update(f"{path.relative_to(root).as_posix()} {ast.dump(tree)}".encode())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import numbers
 import platform
 import re
 from collections.abc import Iterable
@@ -52,11 +53,14 @@ def save_run(
         history: per-epoch values, and the wall time of the training.
 
     Raises:
-        ValueError: a metric that is NaN or infinite, or a path that does not end in `.json`.
+        ValueError: a metric that is no number, NaN or infinite, or a path that does not end in `.json`.
     """
     path = Path(path)
     if path.suffix != ".json":
         raise ValueError(f"{path}: expected a file name ending in .json")
+    if strange := [f"{name} is {value!r}" for name, value in metrics.items() if not isinstance(value, numbers.Real)]:
+        raise ValueError(f"metrics are not numbers: {', '.join(strange)}; expected int or float")
+    metrics = {name: int(v) if isinstance(v, numbers.Integral) else float(v) for name, v in metrics.items()}
     bad = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
     if bad:
         raise ValueError(f"metrics are not finite: {', '.join(bad)}; a failed run is not a result")

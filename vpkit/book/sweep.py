@@ -20,7 +20,7 @@ from tqdm import tqdm
 from vpkit.book.grids import Point, read_grid
 from vpkit.files import write_atomically
 
-__all__ = ["collect", "run_point", "run_points"]
+__all__ = ["collect", "run_point", "run_points", "stale_runs"]
 
 _RETRIES = 2  # after a lost worker; a notebook that fails is not tried again
 
@@ -101,6 +101,7 @@ def run_point(point: Point, folder: str) -> str:
             return ""
         source = place / "source.ipynb"
         source.write_text(point.notebook, encoding="utf-8")
+        (place / "point.yaml").write_text(json.dumps({"name": point.name, "parameters": point.parameters}))
         try:
             papermill.execute_notebook(
                 source, place / "partly.ipynb", point.parameters | {"results_dir": str(place)},
@@ -156,10 +157,17 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     out = args.out or Path("results") / args.grid.stem
+    stale = stale_runs(points, out)
     if args.list:
         for point in points:
-            print("done" if _is_done(out / point.key) else "    ", point.key, point.parameters)
+            place = out / point.key
+            state = "done" if _is_done(place) else "failed" if (place / "error.txt").is_file() else ""
+            print(f"{state:6} {point.key} {point.parameters}")
+        for place in stale:
+            print(f"stale  {place.name}: of these points, made with other code")
         return 0
+    if stale:
+        print(f"{len(stale)} older runs of these points in {out} were made with other code: left alone, not collected")
     try:
         found = run_points(points, out, cpus=args.cpus, gpus=args.gpus, address=args.address)
     except KeyboardInterrupt:
@@ -172,6 +180,18 @@ def main(arguments: list[str] | None = None) -> int:
     if args.json:
         print(f"{collect(points, out, args.json)} runs in {args.json}")
     return 1 if failed else 0
+
+
+def stale_runs(points: list[Point], folder: str | Path) -> list[Path]:
+    """Folders of finished runs with the parameters of one of `points`, but made with other code, of any of the two."""
+    keys, wanted = {point.key for point in points}, [(point.name, point.parameters) for point in points]
+    found = []
+    for path in sorted(Path(folder).glob("*/point.yaml")):
+        if path.parent.name not in keys and _is_done(path.parent):
+            ran = json.loads(path.read_text())
+            if (ran["name"], ran["parameters"]) in wanted:
+                found.append(path.parent)
+    return found
 
 
 def _is_done(place: Path) -> bool:

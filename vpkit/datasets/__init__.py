@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vpkit.datasets.abide import load_abide
+from vpkit.datasets.batches import labelled
 from vpkit.datasets.bundled import load_digits, load_mnist5k, load_textile
 from vpkit.datasets.cache import cached_images
 from vpkit.datasets.encoded_set import EncodedSet, cache_features
@@ -40,6 +41,7 @@ __all__ = [
     "Source",
     "cache_features",
     "icon_pairs",
+    "labelled",
     "load_dataset",
 ]
 

@@ -1,6 +1,6 @@
 """Batches of a split, whatever form its inputs have."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vpkit.datasets.cache import forget_pages
+from vpkit.interfaces import LabelledBatches
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "labelled"]
 
 _MOST_MAPPED = 256 * 2**20  # bytes of a mapped set that are read before its pages are given back
 
@@ -73,6 +74,43 @@ class Batches:
             if self.side is not None:
                 x = resized(x, self.side)
             yield x.float().div_(255) if x.dtype == torch.uint8 else x, y
+
+
+class _Labelled:
+    """A loader with the names of its classes, its batches on a device and as floats in [0, 1]; see `labelled`."""
+
+    def __init__(self, loader: Iterable, class_names: Sequence[str], device: torch.device | str | None):
+        self.loader, self.class_names, self.device = loader, tuple(class_names), device
+        self.generator = getattr(loader, "generator", None)  # of the order; a checkpoint keeps its state
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        for inputs, labels in self.loader:
+            labels = torch.as_tensor(labels).long()
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.class_names):
+                raise ValueError(
+                    f"a batch has the labels {sorted(set(labels.tolist()))}, but there are {len(self.class_names)} "
+                    f"class names: expected 0..{len(self.class_names) - 1}"
+                )
+            inputs, labels = inputs.to(self.device), labels.to(self.device)
+            yield inputs.float().div(255) if inputs.dtype == torch.uint8 else inputs, labels
+
+
+def labelled(loader: Iterable, class_names: Sequence[str], device: torch.device | str | None = None) -> LabelledBatches:
+    """Any iterable of `(images, labels)`, such as a `DataLoader`, as batches that `fit`, `evaluate` and mappings take.
+
+    Args:
+        loader: gives images (B, 3, h, w), uint8 or floats in [0, 1] (a frozen model normalises inside: leave
+            `Normalize` out of your transforms), and labels (B,); can be passed over again and again, and has a length.
+        class_names: of the T classes, in label order.
+        device: where the batches go.
+
+    Raises:
+        ValueError: while it is read, labels that are not 0..T-1.
+    """
+    return _Labelled(loader, class_names, device)
 
 
 def resized(images: Tensor, side: int) -> Tensor:

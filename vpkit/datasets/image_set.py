@@ -1,13 +1,18 @@
 """A labelled set of images held as one uint8 tensor."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vpkit.datasets.batches import Batches, resized
 from vpkit.datasets.sampling import few_shot_positions
+from vpkit.datasets.source import fitted
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,31 @@ class ImageSet:
                 f"labels run from {int(labels.min())} to {int(labels.max())}, "
                 f"but there are {len(self.class_names)} class names: expected 0..{len(self.class_names) - 1}"
             )
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: Any, class_names: Sequence[str] | None = None, size: int | None = None, name: str = ""
+    ) -> "ImageSet":
+        """A torch `Dataset` of `(image, label)` pairs, held in memory.
+
+        Args:
+            dataset: images are PIL images, or tensors (3, h, w) or (1, h, w), uint8 or floats in [0, 1].
+            class_names: by default the dataset's own `classes`.
+            size: PIL images are resized to `size` x `size`; needed where they are not all square and alike.
+            name: for titles and result files.
+
+        Raises:
+            ValueError: no class names, images of another kind or of several sizes, labels out of range.
+        """
+        names = getattr(dataset, "classes", None) if class_names is None else class_names
+        if names is None:
+            raise ValueError(f"{type(dataset).__name__} has no `classes`: give class_names=")
+        pairs = [dataset[i] for i in range(len(dataset))]
+        images = [_as_bytes(image, size) for image, _ in pairs]
+        if len(sizes := {tuple(image.shape) for image in images}) > 1:
+            raise ValueError(f"images of {len(sizes)} shapes, such as {sorted(sizes)[:3]}: give size= for PIL images")
+        labels = torch.tensor([int(label) for _, label in pairs], dtype=torch.int64)
+        return cls(torch.stack(images), labels, tuple(map(str, names)), name or type(dataset).__name__)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -160,3 +190,21 @@ class ImageSet:
             self.rows,
             self.side,
         )
+
+
+def _as_bytes(image, size: int | None) -> Tensor:
+    """One image as (3, h, w) uint8."""
+    if isinstance(image, Image.Image):
+        side = image.width if size is None else size
+        if size is None and image.width != image.height:
+            raise ValueError(f"an image is {image.width} x {image.height} px: give size=, images are square here")
+        return torch.from_numpy(np.array(fitted(image, side))).permute(2, 0, 1)
+    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3):
+        found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(f"an image is {found}: expected a PIL image, or a tensor (3, h, w) or (1, h, w)")
+    if image.is_floating_point():
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"an image runs from {low:g} to {high:g}: expected [0, 1]; leave Normalize out")
+        image = (255 * image).round()
+    return image.expand(3, -1, -1).to(torch.uint8)

@@ -113,19 +113,20 @@ def train_epoch(
 
 
 @torch.no_grad()
-def evaluate(classifier: Classifier, batches: LabelledBatches) -> Evaluation:
+def evaluate(classifier: Classifier, batches: Iterable[Batch]) -> Evaluation:
     """Accuracy, loss and confusion of `classifier` over `batches`, in full precision; per image, not per batch.
 
     Raises:
         ValueError: no batches.
     """
     classifier.eval()
-    num_target = len(batches.class_names)
+    num_target = 0
     loss_sum: Tensor | float = 0.0
     counts: Tensor | None = None
     for images, labels in batches:
         loss, logits = classifier.loss(images, labels)
         loss_sum = loss_sum + loss.double() * len(labels)
+        num_target = logits.shape[1]
         cells = labels * num_target + logits.argmax(1)
         counted = torch.bincount(cells, minlength=num_target**2)
         counts = counted if counts is None else counts + counted
