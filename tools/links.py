@@ -72,6 +72,7 @@ def set_links(root: Path, url: str, branch: str) -> None:
         readme = readme.replace("## Two commands\n", f"{BADGE}({first})\n\n## Two commands\n")
     (root / "README.md").write_text(readme, encoding="utf-8")
 
+    source = f"{url}@{branch}" if url else ""  # as pip reads it after git+: the branch whose notebook it is
     for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         title, *rest = notebook.cells[0].source.split("\n\n")
@@ -79,7 +80,7 @@ def set_links(root: Path, url: str, branch: str) -> None:
         link = [f"{LINK}({colab_address(url, branch, path.name)})"] if on_colab else []
         notebook.cells[0].source = "\n\n".join([title, *link, *rest])
         for cell in notebook.cells:
-            cell.source = re.sub(r'^repository = ".*"', f'repository = "{url}"', cell.source, flags=re.MULTILINE)
+            cell.source = re.sub(r'^repository = ".*"', f'repository = "{source}"', cell.source, flags=re.MULTILINE)
         nbformat.write(notebook, path)
 
 

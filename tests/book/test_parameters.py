@@ -44,12 +44,12 @@ def test_the_parameter_files_are_valid(chapter, kind):
 @pytest.mark.parametrize(
     ("chapter", "values", "message"),
     [
-        ("01_visual_prompting", {"methods": ["pading"]}, r"'pading' is unknown, did you mean 'padding'\? expected"),
+        ("01_visual_prompting", {"methods": ["paddings"]}, r"'paddings' is unknown, did you mean 'padding'\? expected"),
         ("02_label_mapping", {"methods": ["RLM", "ILM"]}, "'ILM' is unknown"),
         ("03_ilm_vp", {"methods": ["FLMM", "BLM +"]}, r"mean 'FLM'[\s\S]*'BLM \+' is unknown, did you mean 'BLM\+'\?"),
         ("04_clip_template_mapping", {"methods": ["fine-tuning"]}, "did you mean 'full fine-tuning'"),
         ("05_logoprompt", {"methods": ["base-to-new"]}, "did you mean 'base to new'"),
-        ("05_logoprompt", {"shifted": ["icons:scetch"]}, "did you mean 'icons:sketch'"),
+        ("05_logoprompt", {"shifted": ["icons:sketchy"]}, "did you mean 'icons:sketch'"),
         ("06_dpt", {"methods": ["DPTT", "VPT shalow", "coop"]}, r"'DPT'[\s\S]*'VPT shallow'[\s\S]*'coop' is unknown"),
         ("06_dpt", {"new_methods": ["CoCoOp"]}, "did you mean 'CoOp'"),
         ("06_dpt", {"methods": ["DPT", "DPT"]}, "non-unique"),

@@ -238,7 +238,7 @@ def test_wilds_sets_come_through_their_package(tmp_path, monkeypatch, name):
 
 def test_wilds_without_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wilds", None)
-    with pytest.raises(ImportError, match=r"pip install 'vpkit\[wilds\]'"):
+    with pytest.raises(ImportError, match=r"pip install wilds"):
         load("fmow", "train", tmp_path)
 
 

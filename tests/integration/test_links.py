@@ -43,7 +43,7 @@ def test_links_come_and_go_without_a_trace(tree):
     for path in (tree / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         assert f"[Open in Colab]({colab}{path.name})" in cells[0].source
-        assert sum('repository = "https://github.com/someone/book"' in cell.source for cell in cells) == 1
+        assert sum('repository = "https://github.com/someone/book@main"' in cell.source for cell in cells) == 1
     once = contents(tree)
     run_links(tree, "https://github.com/someone/book")
     assert contents(tree) == once
@@ -57,6 +57,7 @@ def test_the_address_is_that_of_the_remote_without_its_password(tree):
     subprocess.run(["git", "remote", "add", "origin", "https://me:secret@github.com/a/b.git"], cwd=tree, check=True)
     assert "https://github.com/a/b" in run_links(tree)
     assert "blob/trunk/notebooks" in (tree / "README.md").read_text()
+    assert "https://github.com/a/b@trunk" in (tree / "notebooks" / "01_visual_prompting.ipynb").read_text()
     assert not [name for name, content in contents(tree).items() if b"secret" in content]
 
 

@@ -108,15 +108,15 @@ def test_it_has_no_parameter_that_it_ignores(code):
     assert [name for name in names if name not in read] == []
 
 
-def test_it_has_the_parts_of_every_chapter(cells, code):
+def test_it_has_the_parts_of_every_chapter(chapter, cells, code):
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     assert prose.startswith("# ")
     assert "**Objectives.**" in prose
     for heading in ("## The algorithm", "## Summary", "## Exercises"):
         assert heading in prose
     assert "@@" not in prose  # no text left to be filled in
-    assert "vpkit.start(seed=seed, device=device)" in code[1].source
-    assert "google.colab" in code[1].source
+    assert f'vpkit.start(seed=seed, device=device, chapter="{chapter.stem}")' in code[1].source
+    assert 'if find_spec("vpkit") is None:' in code[1].source
     assert re.search(r"plots\.(slide|browse)\(", code[-1].source)
     assert "interact(" not in "".join(cell.source for cell in code)  # see vpkit/plots/widgets.py
 

@@ -203,7 +203,7 @@ def _ray():
     try:
         import ray
     except ImportError as error:
-        raise ImportError("Ray is not installed: pip install 'vpkit[sweep]'") from error
+        raise ImportError("a sweep needs Ray and papermill: pip install ray papermill pyyaml") from error
     return ray
 
 

@@ -112,7 +112,7 @@ def load_wilds(name: str, split: str, seed: int, root: Path, download: bool = Fa
     try:
         from wilds import get_dataset
     except ImportError as error:
-        raise ImportError(f"{name} is read by the package wilds: pip install 'vpkit[wilds]'") from error
+        raise ImportError(f"{name} is read by the package wilds: pip install wilds") from error
     place = root / "wilds"
     if download:
         place.mkdir(parents=True, exist_ok=True)
