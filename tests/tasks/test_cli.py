@@ -1,10 +1,12 @@
 """The command `vpkit`, in this process and in processes of its own."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -225,3 +227,34 @@ def test_the_shell_tells_mistakes_in_one_line(tmp_path):
     helped = call("--help").output
     assert all(word in helped for word in ("fit", "predict", "report", "frozen"))
     assert call("--version").output == f"vpkit {vpkit.__version__}\n"
+
+
+@pytest.mark.slow
+def test_a_fitted_classifier_is_exported(fitted, tmp_path):
+    pytest.importorskip("onnxscript")
+    assert "to probabilities (B, 3)" in call("export", fitted, tmp_path / "model.onnx").stdout
+    assert (tmp_path / "model.onnx").stat().st_size > 1_000_000
+    assert "ending in .onnx" in call("export", fitted, tmp_path / "model.pt", code=1).output
+
+
+def test_the_cache_is_shown_and_pruned(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("VPKIT_CACHE", str(tmp_path / "cache"))
+    sizes = (4, 8, 16)
+    for age, size in zip((30, 20, 10), sizes, strict=True):
+        vpkit.load_dataset(f"folder:{photos}", "train", size=size)
+        (newest,) = (tmp_path / "cache" / "datasets").glob(f"*-{size}px-*.npy")
+        os.utime(newest, (time.time() - age, time.time() - age))
+    vpkit.load_dataset(f"folder:{photos}", "train", size=4)  # used again: now the newest
+    assert "3 files" in call("cache").stdout
+    assert "such as 500MB" in call("cache", "--limit", "much", code=1).output
+    total = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.npy"))
+    said = call("cache", "--limit", total - 1).stdout
+    assert "removed" in said
+    assert "-8px-" in said
+    assert "2 files" in said
+    monkeypatch.setenv("VPKIT_CACHE_LIMIT", "100kB")
+    vpkit.load_dataset(f"folder:{photos}", "train", size=20)
+    assert [path.name for path in (tmp_path / "cache").rglob("*.npy") if "-20px-" in path.name]
+    left = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.npy"))
+    assert left <= 100_000
+    assert "0 files" in call("cache", "--limit", "0").stdout

@@ -8,7 +8,9 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +61,49 @@ def cached_images(name: str, source: Source, size: int) -> tuple[Tensor, Tensor 
             f"cannot write the dataset cache {path}: {error.strerror or error}. "
             f"Free some space, or point VPKIT_CACHE (now {os.environ.get('VPKIT_CACHE', 'not set')}) at another folder"
         ) from error
+    if limit := os.environ.get("VPKIT_CACHE_LIMIT"):
+        prune(parse_size(limit), keep=path)
     found = _read(path, source, size)
     assert found is not None, f"{path} was written and cannot be read"
     return found, None
+
+
+def cache_files() -> list[Path]:
+    """The files of decoded images, the one that was used longest ago first."""
+    return sorted((cache_folder() / "datasets").glob("*.npy"), key=lambda path: path.stat().st_mtime)
+
+
+def prune(limit: int, keep: Path | None = None) -> list[Path]:
+    """Remove decoded images, those used longest ago first, until at most `limit` bytes are left; what was removed.
+
+    They are decoded again when they are asked for. A running program keeps what it has open.
+    """
+    files = cache_files()
+    total, removed = sum(path.stat().st_size for path in files), []
+    for path in files:
+        if total <= limit:
+            break
+        if path == keep:
+            continue
+        size = path.stat().st_size
+        with suppress(OSError):  # in use, on a system that does not let it go
+            path.unlink()
+            path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
+            total -= size
+            removed.append(path)
+    return removed
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "500MB", "20 GB" or "1.5TB" (powers of 1000), or of a plain number.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"size {text!r}: expected a number of bytes, such as 500MB or 20GB")
+    return int(float(found[1]) * 1000 ** " kmgt".index(found[2].lower() or " "))
 
 
 def _file(name: str, source: Source, size: int) -> Path:
@@ -81,6 +123,8 @@ def _read(path: Path, source: Source, size: int) -> Tensor | None:
         return None
     if array.shape != shape or array.dtype != np.uint8:
         return None
+    with suppress(OSError):  # a cache that is only read
+        os.utime(path)  # when it was used last: `prune` goes by it
     images = torch.from_numpy(array)
     setattr(images, _MAPPED, array.base)
     return images

@@ -144,15 +144,24 @@ class FrozenModel(nn.Module):
         """Put a new, trainable layer with `num_target` outputs in place of the head, for fine-tuning a copy."""
         head, weight = self._head[0], self._head[0].weight
         assert isinstance(weight, Tensor)
-        name = next(name for name, module in self.network.named_modules() if module is head)
         if isinstance(head, nn.Conv2d):  # as in BiT
             new: nn.Module = nn.Conv2d(head.in_channels, num_target, 1)
         else:
             new = nn.Linear(weight.shape[1], num_target)
-        owner, _, leaf = name.rpartition(".")
-        setattr(self.network.get_submodule(owner), leaf, new.to(weight))
-        self._head, self._compiled = [new], []
+        self._put_head(new.to(weight))
+        self._head = [new]
         self.class_names = tuple(f"target {t}" for t in range(num_target))
+
+    def remove_head(self) -> None:
+        """Let the network end with its penultimate features, for a copy that is read from there."""
+        self._put_head(nn.Identity())
+        self._head = []
+
+    def _put_head(self, new: nn.Module) -> None:
+        name = next(name for name, module in self.network.named_modules() if module is self._head[0])
+        owner, _, leaf = name.rpartition(".")
+        setattr(self.network.get_submodule(owner), leaf, new)
+        self._compiled = []
 
     def _normalised(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():

@@ -215,5 +215,42 @@ def report(
     typer.echo(f"written: {out}")
 
 
+@app.command()
+def cache(
+    limit: Annotated[
+        str | None, typer.Option(help="Remove what was used longest ago, until at most so much is left: 20GB, 0.")
+    ] = None,
+) -> None:
+    """Say how large the cache of decoded images is, or make it smaller. VPKIT_CACHE_LIMIT does so by itself."""
+    from vpkit.datasets.cache import cache_files, parse_size, prune
+    from vpkit.files import cache_folder
+
+    with errors_told():
+        removed = prune(parse_size(limit)) if limit is not None else []
+    for path in removed:
+        typer.echo(f"removed {path.name}")
+    files = cache_files()
+    size = sum(path.stat().st_size for path in files)
+    typer.echo(f"{len(files)} files, {size / 1e9:.2f} GB, in {cache_folder() / 'datasets'}")
+
+
+@app.command()
+def export(
+    prompt: PromptFile,
+    out: Annotated[Path, typer.Argument(help="The file to write, ending in .onnx.", show_default=False)],
+) -> None:
+    """Write prompt, model and mapping as one ONNX graph, for programs without PyTorch."""
+    from vpkit.files import check_writable
+    from vpkit.tasks.export import export_onnx
+    from vpkit.tasks.files import load_task
+
+    with errors_told():
+        check_writable(out.absolute().parent)
+        task, _ = load_task(prompt)
+        export_onnx(out, task)
+    side = task.settings["image_size"]
+    typer.echo(f"written: {out}; images (B, 3, {side}, {side}) in [0, 1] to probabilities (B, {len(task.class_names)})")
+
+
 if __name__ == "__main__":
     sys.exit(app())
