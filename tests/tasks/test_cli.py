@@ -89,13 +89,26 @@ def test_every_method_is_saved_and_asked_alike(method, photos, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["zero-shot", "GDA", "linear probe", "prompt"])
+@pytest.mark.parametrize("method", ["zero-shot", "GDA", "linear probe", "CoOp", "prompt", "LoGoPrompt", "DPT"])
 def test_on_a_clip(method, photos, tmp_path):
-    path = tmp_path / "p.safetensors"
-    call("fit", photos, "--out", path, "--model", "tiny", "--method", method, "--epochs", "1", "--prompt", "frame")
+    path, model = tmp_path / "p.safetensors", "tiny-vit" if method == "DPT" else "tiny"
+    call("fit", photos, "--out", path, "--model", model, "--method", method, "--epochs", "1", "--prompt", "frame")
     task, card = load_task(path)
     val = vpkit.load_dataset(f"folder:{photos}", "val", size=160)
     assert tasks.evaluate_task(task, val).accuracy == pytest.approx(card["val_accuracy"])
+    one, many = (tasks.predict_images(task, val.files, batch_size=size) for size in (1, 64))
+    assert np.allclose(one.probability, many.probability, atol=1e-4)
+    call("report", path, "--out", tmp_path / "r.html")
+
+
+def test_methods_that_read_text_need_a_clip(photos, tmp_path):
+    for method in ("zero-shot", "CoOp", "DPT"):
+        said = call("fit", photos, "--out", tmp_path / "p.safetensors", "--method", method, code=1).output
+        assert f"efficientnet_lite0 reads no text: {method} needs one of tiny, tiny-vit" in said
+    said = call("fit", photos, "--out", tmp_path / "p.safetensors", "--model", "tiny", "--method", "DPT", code=1).output
+    assert "DPT's tokens need a transformer, such as tiny-vit" in said
+    said = call("fit", photos, "--model", "tiny", "--canvas", "64", code=1).output
+    assert "canvas_size=64: tiny takes images of 96 px only" in said
 
 
 def test_a_report_never_tests_on_what_was_trained_on(photos, fitted, tmp_path):

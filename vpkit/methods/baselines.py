@@ -34,10 +34,7 @@ class LinearProbe(HoldsFrozen):
         self.bias = nn.Parameter(bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.of_features(self.model.features(images))
-
-    def of_features(self, features: Tensor) -> Tensor:
-        """Penultimate features (B, D) to logits (B, T)."""
+        features = self.model.features(images)
         return (normalize(features, dim=1) if self.unit else features) @ self.weight.T + self.bias
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

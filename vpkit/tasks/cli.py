@@ -75,7 +75,10 @@ def fit(
     ] = "efficientnet_lite0",
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Try this; may be given several times: unprompted, zero-shot, GDA, linear probe, prompt."),
+        typer.Option(
+            help="Try this; may be given several times: unprompted, GDA, linear probe, prompt; "
+            "on a CLIP also zero-shot, CoOp, LoGoPrompt, DPT."
+        ),
     ] = None,
     mapping: Annotated[str, typer.Option(help="Of the prompt: FLM, ILM, BLM+, ...")] = USUAL_MAPPING,
     prompt: Annotated[str, typer.Option(help="border (the image shrinks) or frame (it keeps its size).")] = "border",

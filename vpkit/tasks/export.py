@@ -6,11 +6,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
 
 from vpkit.files import write_atomically
 from vpkit.interfaces import normalised
 from vpkit.methods.baselines import LinearProbe
+from vpkit.methods.coop import TextPromptedClassifier
+from vpkit.methods.vp import PromptedClassifier
 from vpkit.models.frozen import FrozenModel
+from vpkit.tasks.on_clip import OnImages
 from vpkit.tasks.task import FittedTask
 
 __all__ = ["export_onnx"]
@@ -21,24 +25,53 @@ class _Whole(nn.Module):
 
     mean: Tensor
     std: Tensor
+    prompt: nn.Module
+    head: nn.Module
+    network: nn.Module
 
     def __init__(self, task: FittedTask):
         super().__init__()
-        self.classifier = task.classifier
-        model = deepcopy(task.classifier.model)
-        assert isinstance(model, FrozenModel)
-        if isinstance(task.classifier, LinearProbe):
-            model.remove_head()
-        self.mean, self.std, self.network = model.mean, model.std, model.network
+        classifier = task.classifier
+        if isinstance(classifier, OnImages) and isinstance(classifier.classifier, TextPromptedClassifier):
+            clip, prompt = classifier.clip, classifier.classifier.prompt
+            self.mean, self.std, self.network = clip.mean, clip.std, clip.image_tower
+            with torch.no_grad():
+                weight = clip.logit_scale * prompt()  # CoOp: what was learned is a text feature a class
+            self.prompt, self.head = nn.Identity(), _Linear(weight, weight.new_zeros(len(weight)), unit=True)
+        elif isinstance(classifier, PromptedClassifier | LinearProbe):
+            model = deepcopy(classifier.model)
+            assert isinstance(model, FrozenModel)
+            if isinstance(classifier, LinearProbe):
+                model.remove_head()
+                self.prompt = nn.Identity()
+                self.head = _Linear(classifier.weight, classifier.bias, classifier.unit)
+            else:
+                self.prompt, self.head = classifier.prompt, classifier.mapping
+            self.mean, self.std, self.network = model.mean, model.std, model.network
+        else:
+            raise ValueError(
+                f"{task.name} looks at each image again for the classes it has found likely, which is no fixed graph: "
+                "export another method, or run it with vpkit"
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, s, s) in [0, 1] to probabilities (B, T)."""
-        if isinstance(self.classifier, LinearProbe):
-            features = self.network(normalised(images, self)).flatten(1)
-            logits: Tensor = self.classifier.of_features(features)
-        else:
-            logits = self.classifier.mapping(self.network(normalised(self.classifier.prompt(images), self)))
-        return logits.softmax(1)
+        return self.head(self.network(normalised(self.prompt(images), self))).softmax(1)
+
+
+class _Linear(nn.Module):
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, unit: bool):
+        super().__init__()
+        self.unit = unit
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("bias", bias.detach())
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = features.flatten(1)
+        return linear(normalize(features, dim=1) if self.unit else features, self.weight, self.bias)
 
 
 def export_onnx(path: str | Path, task: FittedTask) -> Path:
@@ -49,7 +82,7 @@ def export_onnx(path: str | Path, task: FittedTask) -> Path:
 
     Raises:
         ImportError: onnx and onnxscript are not installed.
-        ValueError: another ending than `.onnx`, or a torch that is too old.
+        ValueError: another ending than `.onnx`, a torch that is too old, or LoGoPrompt or DPT: they are no fixed graph.
     """
     path = Path(path)
     if path.suffix != ".onnx":

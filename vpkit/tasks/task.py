@@ -19,11 +19,13 @@ from vpkit.mappings.one_to_one import LabelMapping, identity_mapping
 from vpkit.mappings.weighted import WeightedMapping, bayesian_mapping
 from vpkit.methods.baselines import LinearProbe, gaussian_discriminant, linear_probe
 from vpkit.methods.clip_vp import every_sentence, text_prompt
+from vpkit.methods.dpt import DualPromptClassifier
 from vpkit.methods.ilm_vp import MAPPINGS, remap
 from vpkit.methods.vp import PromptedClassifier, count_parameters
 from vpkit.models.clip import CLIP_MODELS, load_clip
 from vpkit.models.frozen import FROZEN_MODELS, FrozenModel, load_frozen
 from vpkit.prompts.pixels import ExpandPrompt, PadPrompt
+from vpkit.tasks.on_clip import ON_CLIP, OnImages, build_on_clip, fit_on_clip
 from vpkit.training.history import History
 from vpkit.training.loop import Evaluation, evaluate, fit
 from vpkit.training.schedules import multistep
@@ -35,11 +37,14 @@ __all__ = [
 
 PROMPTS = ("border", "frame")
 # From the simplest on: nothing learned, then a closed formula, then a convex fit, then what needs gradients.
-METHODS = ("unprompted", "zero-shot", "GDA", "linear probe", "prompt")
+METHODS = ("unprompted", "zero-shot", "GDA", "linear probe", "CoOp", "prompt", "LoGoPrompt", "DPT")
 OWN_MODEL = "a model of your own"
 TEMPLATE = "a photo of a {}."  # of zero-shot, and of GDA on a CLIP
 DEFAULT_CANVAS = 112  # side of the input of a model that is no CLIP
 SMALLEST_READ = 160  # side in pixels at which the command reads images, at least
+
+
+TaskClassifier = PromptedClassifier | LinearProbe | OnImages | DualPromptClassifier
 
 
 @dataclass
@@ -57,7 +62,7 @@ class FittedTask:
         trained_on: digests of the files that were trained and validated on, if they were files.
     """
 
-    classifier: PromptedClassifier | LinearProbe
+    classifier: TaskClassifier
     class_names: tuple[str, ...]
     settings: dict
     val_accuracy: float | None = None
@@ -121,16 +126,16 @@ def fit_task(
         prompt: "border" shrinks the image and learns what surrounds it (ILM-VP); "frame" learns what is added to the
             outermost pixels of the full image (VP).
         method: "prompt"; "linear probe" or "GDA" on the frozen features; "unprompted", the mapping alone; "zero-shot",
-            a CLIP's sentences alone.
+            a CLIP's sentences alone; "CoOp", "LoGoPrompt" and "DPT" on a CLIP, DPT on one with a transformer.
         canvas_size: side of the model's input; by default 112, for CLIP and a model of your own theirs.
         prompt_size: width of the border or frame in pixels; by default 15 % of the canvas.
-        epochs, lr, batch_size: of a prompt; lr of Adam, on pixels in units of the model's standard deviation for a
-            frame.
-        checkpoint: a `.safetensors` file from which an interrupted training of a prompt goes on.
+        epochs: passes over the training images, for what is trained by steps.
+        lr, batch_size: of a prompt; lr of Adam, on pixels in units of the model's standard deviation for a frame.
+        checkpoint: a `.safetensors` file from which an interrupted training goes on.
 
     Raises:
-        ValueError: an unknown model, method, mapping or prompt, zero-shot without a CLIP, or a prompt_size that leaves
-            nothing of the canvas.
+        ValueError: an unknown model, method, mapping or prompt, a method that reads text without a CLIP, a canvas that
+            the model does not take, or a prompt_size that leaves nothing of it.
 
     Explained in chapter 8.
     """
@@ -147,9 +152,10 @@ def fit_task(
         models = ", ".join((*FROZEN_MODELS, *CLIP_MODELS))
         raise ValueError(f"unknown model {called!r}: expected one of {models}, timm:NAME, or a FrozenModel")
     started = perf_counter()
-    if canvas_size is None:
-        clip_side = load_clip(called).image_size if called in CLIP_MODELS else DEFAULT_CANVAS
-        canvas_size = clip_side if own is None else own.image_size
+    side = load_clip(called).image_size if called in CLIP_MODELS else DEFAULT_CANVAS
+    canvas_size = canvas_size or (side if own is None else own.image_size)
+    if called in CLIP_MODELS and canvas_size != side:
+        raise ValueError(f"canvas_size={canvas_size}: {called} takes images of {side} px only")
     settings = _sizes(method, prompt, canvas_size, prompt_size, train.shape[2])
     settings = {"model": called, "method": method, "mapping": mapping, "prompt": prompt} | settings
     names = tuple(train.class_names)
@@ -168,8 +174,9 @@ def fit_task(
                 classifier, *batches, optimizer, epochs, before_epoch,
                 schedule=multistep, name=task.name, checkpoint=checkpoint,
             )  # fmt: skip
+    elif isinstance(classifier, OnImages | DualPromptClassifier):
+        task.history = fit_on_clip(classifier, train, val, epochs, name=task.name, checkpoint=checkpoint)
     elif method != "zero-shot":
-        assert isinstance(classifier, LinearProbe)
         batches = train.batches(64), val.batches(64)
         if method == "GDA":
             zero_shot = classifier.weight.detach() if called in CLIP_MODELS else None
@@ -319,14 +326,15 @@ def _own_model(model: nn.Module) -> FrozenModel:
 
 def build_classifier(
     settings: dict, class_names: Sequence[str], device: str | torch.device, own: FrozenModel | None = None
-) -> PromptedClassifier | LinearProbe:
+) -> TaskClassifier:
     """The classifier of `settings` before it has learned anything, on `device`.
 
     Args:
         own: the model, if `settings` do not name one that can be loaded.
 
     Raises:
-        ValueError: zero-shot without a CLIP, an unknown model, or one of your own that is not given.
+        ValueError: a method that reads text without a CLIP, DPT on a CNN, an unknown model, or one of your own that is
+            not given.
     """
     model, method = settings["model"], settings["method"]
     if model == OWN_MODEL and own is None:
@@ -340,14 +348,16 @@ def build_classifier(
             if method == "unprompted":
                 nn.init.zeros_(prompt.pixels)
         return PromptedClassifier(prompt, frozen, _empty_mapping(settings, frozen, len(class_names))).to(device)
+    if method in ON_CLIP and model in CLIP_MODELS:
+        return build_on_clip(method, load_clip(model, device), class_names).to(device)
     unit = method != "linear probe"  # which standardises features instead
     if model in CLIP_MODELS:
         frozen = text_prompt(load_clip(model, device), class_names, TEMPLATE)
         weight = frozen._head[0].weight
         assert isinstance(weight, Tensor)
         return LinearProbe(frozen, weight.detach().clone(), weight.new_zeros(len(class_names)), unit=unit).to(device)
-    if method == "zero-shot":
-        raise ValueError(f"{model} reads no text: zero-shot needs one of {', '.join(CLIP_MODELS)}")
+    if method in ("zero-shot", *ON_CLIP):
+        raise ValueError(f"{model} reads no text: {method} needs one of {', '.join(CLIP_MODELS)}")
     frozen = load_frozen(model, device) if own is None else own.to(device)
     side = settings["image_size"]
     width = frozen.features(torch.zeros(1, 3, side, side, device=frozen.mean.device)).shape[1]
