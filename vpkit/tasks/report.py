@@ -23,6 +23,7 @@ from vpkit.tasks.task import FittedTask, evaluate_task, interval_of_share, proba
 __all__ = ["write_report"]
 
 _MISTAKES = 12
+_OF_PROMPTS = ("mapping", "prompt", "prompt_size")
 
 
 def write_report(path: str | Path, task: FittedTask, test: ImageSet, card: dict | None = None) -> Path:
@@ -71,7 +72,7 @@ def write_report(path: str | Path, task: FittedTask, test: ImageSet, card: dict 
         tried=card.get("tried", []),
         n=found.n,
         val_accuracy=task.val_accuracy,
-        settings=task.settings,
+        settings={k: v for k, v in task.settings.items() if prompted or k not in _OF_PROMPTS},
         prompt=_png(_shown_prompt(task)) if prompted else "",
         example=_png(_prompted(task, images[:1])) if prompted else "",
         rows=rows,
