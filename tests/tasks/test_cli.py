@@ -152,6 +152,7 @@ def test_predict_goes_on_after_a_bad_file(photos, fitted, tmp_path):
     table = pd.read_csv(tmp_path / "all.csv")
     assert list(table.columns) == ["image", "predicted", "probability", "error", "blue sky", "green grass", "red wall"]
     assert table["blue sky"].isna().tolist() == [True, False]
+    assert len(json.loads(call("predict", fitted, photos / "green*" / "1?.png", "--json").stdout)) == 10
     (tmp_path / "empty").mkdir()
     assert "there are no images in" in call("predict", fitted, tmp_path / "empty", code=1).output
 

@@ -73,7 +73,7 @@ class TokenPrompt(HoldsFrozen):
         clip = self.clip
         visual = clip.network.visual
         hidden = images.tokens if isinstance(images, PatchEmbeddings) else clip.embed_patches(images)
-        kept, count, class_logits = hidden.shape[1], len(hidden), []
+        count, kept, class_logits = *hidden.shape[:2], []
         for number, block in enumerate(visual.transformer.resblocks, 1):
             if number in self._module_of:
                 made = self.class_aware[self._module_of[number]](hidden[:, :kept], queries)
@@ -131,7 +131,7 @@ class ClassAwareTokens(nn.Module):
 
     def forward(self, hidden: Tensor, queries: Tensor) -> Made:
         """Input tokens of the block (B, n, d) and text features (B, K, D) of the candidates."""
-        keys = torch.cat([hidden.detach() if self.detach else hidden, self.bank.expand(len(hidden), -1, -1)], 1)
+        keys = torch.cat([hidden.detach() if self.detach else hidden, self.bank.expand(hidden.shape[0], -1, -1)], 1)
         asked = self.query(queries)  # (B, K, d)
         weights = self.to_query(asked) @ self.to_key(keys).transpose(1, 2) / self.key_width**0.5
         found = self.to_value(weights.softmax(-1) @ keys)

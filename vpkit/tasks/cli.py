@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable
 from contextlib import contextmanager, redirect_stdout
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,10 +149,22 @@ def fit(
     typer.echo(f"written: {out} and {out.with_suffix('.json')}\nnext: vpkit report {out}")
 
 
+def _expanded(given: Path) -> list[Path]:
+    """The files that a path stands for: those of a folder, those of a pattern, or itself."""
+    from vpkit.datasets.folder import image_files
+
+    if given.is_dir():
+        return image_files(given)[0]
+    found = [] if given.exists() else [Path(name) for name in sorted(glob(str(given)))]
+    return found or [given]
+
+
 @app.command()
 def predict(
     prompt: PromptFile,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, folders of them, or patterns.", show_default=False)
+    ],
     csv: Annotated[Path | None, typer.Option(help="Write every class's probability there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every class's probability as JSON.")] = False,
     device: DeviceName = None,
@@ -159,14 +172,13 @@ def predict(
     """Name the class of each image, with its probability. One that cannot be read is named, and the rest go on."""
     import pandas as pd
 
-    from vpkit.datasets.folder import image_files
     from vpkit.devices import choose_device
     from vpkit.tasks.files import load_task
     from vpkit.tasks.task import predict_images
 
     with errors_told():
         task, _ = load_task(prompt, choose_device(device))
-        paths = [path for given in images for path in (image_files(given)[0] if given.is_dir() else [given])]
+        paths = [path for given in images for path in _expanded(given)]
         if not paths:
             raise ValueError(f"there are no images in {', '.join(map(str, images))}")
         found = predict_images(task, paths)

@@ -11,8 +11,10 @@ from torch.nn.functional import linear, normalize
 from vpkit.files import write_atomically
 from vpkit.interfaces import normalised
 from vpkit.methods.baselines import LinearProbe
-from vpkit.methods.coop import TextPromptedClassifier
+from vpkit.methods.dpt import DualPromptClassifier
+from vpkit.methods.logoprompt import LoGoPromptClassifier
 from vpkit.methods.vp import PromptedClassifier
+from vpkit.models.clip import FrozenCLIP
 from vpkit.models.frozen import FrozenModel
 from vpkit.tasks.on_clip import OnImages
 from vpkit.tasks.task import FittedTask
@@ -20,43 +22,83 @@ from vpkit.tasks.task import FittedTask
 __all__ = ["export_onnx"]
 
 
-class _Whole(nn.Module):
-    """Prompt, model and mapping, or model and linear head, as plain layers: no hooks, which a graph cannot hold."""
+def _graph_of(task: FittedTask) -> nn.Module:
+    """(B, 3, s, s) in [0, 1] to logits (B, T), as plain layers: no hooks and no caches, which a graph cannot hold."""
+    classifier = task.classifier
+    if isinstance(classifier, PromptedClassifier):
+        assert isinstance(classifier.model, FrozenModel)
+        return nn.Sequential(classifier.prompt, _Network(classifier.model), classifier.mapping)
+    if isinstance(classifier, LinearProbe):
+        model = deepcopy(classifier.model)
+        model.remove_head()
+        return nn.Sequential(_Network(model), _Linear(classifier.weight, classifier.bias, classifier.unit))
+    if isinstance(classifier, DualPromptClassifier):
+        return _DPT(classifier)
+    if isinstance(classifier.classifier, LoGoPromptClassifier):
+        return _LoGoPrompt(classifier)
+    with torch.no_grad():  # CoOp: what was learned is a text feature a class
+        weight = classifier.clip.logit_scale * classifier.classifier.prompt()
+    return nn.Sequential(_Network(classifier.clip), _Linear(weight, weight.new_zeros(len(weight)), unit=True))
+
+
+class _Network(nn.Module):
+    """A frozen model's network behind its normalisation; of a CLIP the image tower."""
 
     mean: Tensor
     std: Tensor
-    prompt: nn.Module
-    head: nn.Module
-    network: nn.Module
 
-    def __init__(self, task: FittedTask):
+    def __init__(self, model: FrozenModel | FrozenCLIP):
         super().__init__()
-        classifier = task.classifier
-        if isinstance(classifier, OnImages) and isinstance(classifier.classifier, TextPromptedClassifier):
-            clip, prompt = classifier.clip, classifier.classifier.prompt
-            self.mean, self.std, self.network = clip.mean, clip.std, clip.image_tower
-            with torch.no_grad():
-                weight = clip.logit_scale * prompt()  # CoOp: what was learned is a text feature a class
-            self.prompt, self.head = nn.Identity(), _Linear(weight, weight.new_zeros(len(weight)), unit=True)
-        elif isinstance(classifier, PromptedClassifier | LinearProbe):
-            model = deepcopy(classifier.model)
-            assert isinstance(model, FrozenModel)
-            if isinstance(classifier, LinearProbe):
-                model.remove_head()
-                self.prompt = nn.Identity()
-                self.head = _Linear(classifier.weight, classifier.bias, classifier.unit)
-            else:
-                self.prompt, self.head = classifier.prompt, classifier.mapping
-            self.mean, self.std, self.network = model.mean, model.std, model.network
-        else:
-            raise ValueError(
-                f"{task.name} looks at each image again for the classes it has found likely, which is no fixed graph: "
-                "export another method, or run it with vpkit"
-            )
+        self.network = model.image_tower if isinstance(model, FrozenCLIP) else model.network
+        self.register_buffer("mean", model.mean)
+        self.register_buffer("std", model.std)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, s, s) in [0, 1] to probabilities (B, T)."""
-        return self.head(self.network(normalised(self.prompt(images), self))).softmax(1)
+        return self.network(normalised(images, self))
+
+
+class _DPT(nn.Module):
+    """`DualPromptClassifier` with its text computed once."""
+
+    def __init__(self, classifier: DualPromptClassifier):
+        super().__init__()
+        assert classifier.tokens is not None
+        assert classifier.text is not None
+        self.classifier, self.tokens = classifier, classifier.tokens
+        with torch.no_grad():
+            self.register_buffer("raw", classifier.text(unit=False))
+
+    def forward(self, images: Tensor) -> Tensor:
+        raw = self.get_buffer("raw")
+        chosen = self.classifier.choose(self.classifier.clip.encode_image(images))  # (B, K)
+        features = self.tokens(images, raw[chosen]).features
+        return self.classifier.clip.logit_scale * features @ normalize(raw, dim=1).T
+
+
+class _LoGoPrompt(nn.Module):
+    """`LoGoPromptClassifier`: each image again with the name of each likely class on it."""
+
+    def __init__(self, classifier: OnImages):
+        super().__init__()
+        inner = classifier.classifier
+        assert isinstance(inner, LoGoPromptClassifier)
+        self.clip, self.count = classifier.clip, inner.num_candidates
+        with torch.no_grad():
+            self.register_buffer("text", inner.prompt())  # (T, D)
+        self.register_buffer("strips", classifier.strips.float() / 255)  # (T, 3, h, s)
+
+    def forward(self, images: Tensor) -> Tensor:
+        text, strips = self.get_buffer("text"), self.get_buffer("strips")
+        plain = self._log_p(images, text)
+        top = plain.topk(min(self.count, len(text)), dim=1)  # (B, K)
+        count, height = top.indices.shape[1], strips.shape[2]
+        upper = images[:, None, :, :-height].expand(-1, count, -1, -1, -1)
+        named = torch.cat([upper, strips[top.indices]], 3).flatten(0, 1)  # (B K, 3, s, s)
+        found = self._log_p(named, text).unflatten(0, (-1, count)).gather(2, top.indices[..., None])[..., 0]
+        return plain.scatter(1, top.indices, torch.maximum(top.values, found))
+
+    def _log_p(self, images: Tensor, text: Tensor) -> Tensor:
+        return (self.clip.logit_scale * self.clip.encode_image(images) @ text.T).log_softmax(1)
 
 
 class _Linear(nn.Module):
@@ -82,7 +124,7 @@ def export_onnx(path: str | Path, task: FittedTask) -> Path:
 
     Raises:
         ImportError: onnx and onnxscript are not installed.
-        ValueError: another ending than `.onnx`, a torch that is too old, or LoGoPrompt or DPT: they are no fixed graph.
+        ValueError: another ending than `.onnx`, or a torch that is too old.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -97,7 +139,7 @@ def export_onnx(path: str | Path, task: FittedTask) -> Path:
     side = task.settings["image_size"]
     example = torch.rand(2, 3, side, side, device=task.device)
     program = torch.onnx.export(
-        _Whole(task).eval(), (example,), dynamo=True, verbose=False,
+        nn.Sequential(_graph_of(task), nn.Softmax(1)).eval(), (example,), dynamo=True, verbose=False,
         input_names=["images"], output_names=["probabilities"], dynamic_shapes=({0: torch.export.Dim("batch")},),
     )  # fmt: skip
     assert program is not None
