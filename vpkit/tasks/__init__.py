@@ -1,8 +1,9 @@
-"""Your own pictures: fit a prompt to a folder, save it, report on it, predict. `vpkit --help` is its command line.
+"""Your own pictures: fit, save, predict, report and export a classifier of them. `vpkit --help` is its command line.
 
 Built from the other rooms; only chapters use it.
 """
 
+from vpkit.tasks.export import export_onnx
 from vpkit.tasks.files import load_task, save_task
 from vpkit.tasks.report import write_report
 from vpkit.tasks.task import FittedTask, choose_task, evaluate_task, fit_task, predict_images, probabilities_of
@@ -11,6 +12,7 @@ __all__ = [
     "FittedTask",
     "choose_task",
     "evaluate_task",
+    "export_onnx",
     "fit_task",
     "load_task",
     "predict_images",
