@@ -65,7 +65,7 @@ def test_domains_base_to_new_and_ablations_find_their_columns(tmp_path):
     imagenet = {"dataset": "imagenet", "model": "ViT-B-16", "shots": 16, "seed": 0}
     write_runs(tmp_path, "logoprompt_table3", [("CoOp", imagenet, {"test_accuracy": 0.7, "sketch": 0.4, "v2": 0.6})])
     dtd = {"dataset": "dtd", "model": "ViT-B-16", "shots": 16, "seed": 0}
-    write_runs(tmp_path, "logoprompt_table1", [("LoGoPrompt", dtd, {"base": 0.8, "new": 0.6, "H": 0.69})])
+    write_runs(tmp_path, "logoprompt_table1", [("LoGoPrompt, first stage", dtd, {"base": 0.8, "new": 0.6, "H": 0.69})])
     top = {"dataset": "imagenet", "model": "RN50", "shots": 16, "seed": 0, "location": "top"}
     bottom = top | {"location": "bottom"}
     runs = [("LoGoPrompt", top, {"test_accuracy": 0.66}), ("LoGoPrompt", bottom, {"test_accuracy": 0.5})]

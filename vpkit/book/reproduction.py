@@ -43,6 +43,17 @@ _STUDIED = (  # what the stored studies vary
     "shots", "n_train", "n_classes", "prompt_size", "image_size", "template", "strip_ratio", "context_length",
     "location", "include_positive", "num_tokens", "candidates", "alpha", "aware_blocks", "guided_epochs", "epochs",
 )  # fmt: skip
+# Printed cells that no grid covers, by paper, table and method or setting, and why.
+_NOT_COVERED = {
+    ("dpt", "Table I", "CoCoOp"): "quoted by the paper; chapter 6 does not train it",
+    ("dpt", "Table I", "ProGrad"): "quoted by the paper; not one of the book's methods",
+    ("dpt", "Table I", "ProDA"): "quoted by the paper; not one of the book's methods",
+    ("dpt", "Table V", "ablation:cavpt_length=0"): "VLP without prompts in the last block, which chapter 6 has not",
+}
+# Cells whose runs another table's grid makes.
+_ELSEWHERE = {
+    ("dpt", "Table VI", "ablation:vctx=n/a"): "dpt_table1", ("dpt", "Table VI", "ablation:vctx=10"): "dpt_table1",
+}  # fmt: skip
 _ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6}
 
 
@@ -62,8 +73,9 @@ def papers_beside_ours(runs: str | Path | None = None) -> pd.DataFrame:
             if it is None, counts as not run.
 
     Returns:
-        The columns of `load_paper_results`, then `grid` (None where no grid covers the cell), `ours`, `low`, `high`
-        in percent, and `seeds` (0: not run). An average is ours only if every data set of its table is.
+        The columns of `load_paper_results`, then `grid`, that of its table, `ours`, `low`, `high` in percent, `seeds`
+        (0: not run), and `why_not`, the reason why no grid covers a cell, "" where one does. An average is ours only if
+        every data set of its table is.
     """
     printed = load_paper_results()
     printed = printed[printed.metric.isin(_METRICS) & (printed.paper != "ilm_vp_slides")].copy()
@@ -71,10 +83,12 @@ def papers_beside_ours(runs: str | Path | None = None) -> pd.DataFrame:
     found = {grid: _runs_of(runs, grid) for grid in printed.grid.dropna().unique()}
     rows = []
     for row in printed.itertuples():
-        values = _values(row, printed, found.get(row.grid))
-        rows.append(mean_and_interval(values) | {"seeds": len(values)})
+        cell = (row.paper, row.table)
+        why_not = next((_NOT_COVERED[*cell, of] for of in (row.method, row.setting) if (*cell, of) in _NOT_COVERED), "")
+        values = [] if why_not else _values(row, printed, found.get(_ELSEWHERE.get((*cell, row.setting), row.grid)))
+        rows.append(mean_and_interval(values) | {"seeds": len(values), "why_not": why_not})
     extra = pd.DataFrame(rows, index=printed.index)
-    return printed.assign(**{name: extra[name] for name in ("ours", "low", "high", "seeds")}).reset_index(drop=True)
+    return pd.concat([printed, extra[["ours", "low", "high", "seeds", "why_not"]]], axis=1).reset_index(drop=True)
 
 
 def side_by_side(cells: pd.DataFrame, grid: str):
@@ -163,13 +177,19 @@ def _values(row, printed: pd.DataFrame, runs: pd.DataFrame | None) -> list[float
         column = _DOMAINS.get(row.dataset, column)
     if column not in chosen:
         return []
-    return chosen.dropna(subset=[column]).sort_values("seed").drop_duplicates("seed")[column].tolist()
+    # Several chapters of a grid may have a probe; the later one's sees larger images.
+    last = chosen.dropna(subset=[column]).sort_values("seed", kind="stable").drop_duplicates("seed", keep="last")
+    return last[column].tolist()
 
 
 def _is_cell(row, runs: pd.DataFrame) -> pd.Series:
     domain = row.setting == "domain-generalization" and row.dataset in _DOMAINS
     dataset = "imagenet" if domain else _plain(row.dataset)
     method = _VP[row.paper] if row.method == "VP" else _METHODS.get(row.method, row.method)
+    if row.setting == "base-to-new" and method == "LoGoPrompt":
+        method = (
+            "LoGoPrompt, first stage"  # class-specific contexts reach new classes through the network that makes them
+        )
     wanted = pd.Series(True, index=runs.index)
     if row.setting.startswith("ablation:"):
         name, value = row.setting.removeprefix("ablation:").split("=")
