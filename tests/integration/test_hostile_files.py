@@ -144,8 +144,7 @@ def test_prompts(tmp_path):
 @pytest.fixture
 def saved(tmp_path, image_set, monkeypatch, model):
     """A saved task, on a network of no size at all."""
-    for module in ("vpkit.tasks.task", "vpkit.tasks.files"):
-        monkeypatch.setattr(f"{module}.source_model", lambda *_arguments: model)
+    monkeypatch.setattr("vpkit.tasks.task.source_model", lambda *_arguments: model)
     task = fit_task(image_set, image_set, epochs=1, canvas_size=16, prompt_size=3, mapping="FLM")
     return save_task(tmp_path / "prompt.safetensors", task)
 
