@@ -38,6 +38,9 @@ def test_the_device_is_checked():
         choose_device("gpu")
     with pytest.raises(ValueError, match="device='cuda:99': this machine has"):
         choose_device("cuda:99")
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ValueError, match="device='mps': this machine has no Apple GPU"):
+            choose_device("mps")
 
 
 @pytest.fixture
