@@ -93,7 +93,10 @@ def test_a_coop_split_file_takes_precedence(name, images_below, tmp_path):
         ("{", "not a CoOp split file"),
         ('{"train": [["a.jpg", 0]]}', "not a CoOp split file"),
         (json.dumps({split: [["../../x.jpg", 0, "a"], ["b.jpg", 1, "b"]] for split in SPLITS}), "lies outside"),
-        (json.dumps({split: [["a.jpg", 0, "a"], ["b.jpg", 7, "b"]] for split in SPLITS}), "labels are not 0..1"),
+        (
+            json.dumps({split: [["a.jpg", 0, "a"], ["b.jpg", 7, "b"]] for split in SPLITS}),
+            "labels are .0, 7. ..., expected 0..1",
+        ),
     ],
 )
 def test_a_bad_split_file_is_refused(content, message, tmp_path):

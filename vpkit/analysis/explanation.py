@@ -52,7 +52,7 @@ def explain_by_example(
         raise ValueError(f"count={count}: expected at least 1")
     index = getattr(classifier.mapping, "index", None)
     if index is None:
-        raise ValueError(f"{type(classifier.mapping).__name__} is not one-to-one: no source class stands for a target")
+        raise ValueError(f"{type(classifier.mapping).__name__} is not one-to-one: expected one such as ILM makes")
     names, encode = (getattr(classifier.model, member, None) for member in ("class_names", "features"))
     if names is None or encode is None:
         raise ValueError(f"{type(classifier.model).__name__} lacks `features` or `class_names`: use a FrozenModel")

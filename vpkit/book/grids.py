@@ -95,7 +95,7 @@ def _block_points(path: Path, block) -> list[Point]:
         raise ValueError(f"{path}: points: {bad[0]!r}: expected parameters, such as {{dataset: icons}}")
     notebook = path.parent / block["notebook"]
     if not notebook.is_file():
-        raise ValueError(f"{path}: there is no notebook {notebook}")
+        raise ValueError(f"{path}: there is no notebook {notebook}; expected a path relative to this file")
     usual = _read_yaml(path.parent / block["base"]) if "base" in block else {}
     usual = usual | block.get("parameters", {})
     grid = block.get("grid", {})

@@ -128,7 +128,7 @@ def collect(points: list[Point], folder: str | Path, path: str | Path) -> int:
     done = [place for place in (Path(folder) / point.key for point in points) if _is_done(place)]
     runs = [json.loads(run.read_text(encoding="utf-8")) for place in done for run in sorted(place.glob("*.json"))]
     if not runs:
-        raise ValueError(f"{folder}: no finished point of this grid has saved a run")
+        raise ValueError(f"{folder}: no finished point of this grid has saved a run; run it without --list first")
     lines = ",\n".join(json.dumps(run, separators=(",", ":")) for run in runs)
     write_atomically(Path(path), lambda part: part.write_text(f"[{lines}]\n", encoding="utf-8"))
     prompts: dict[str, Path] = {}

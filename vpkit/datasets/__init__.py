@@ -176,7 +176,7 @@ def load_dataset(
     counts = torch.bincount(torch.from_numpy(source.labels), minlength=len(source.class_names))
     empty = [name for name, count in zip(source.class_names, counts.tolist(), strict=True) if count == 0]
     if empty and not source.may_lack_classes:
-        raise ValueError(f"{name}/{split} has no image of: {', '.join(empty)}")
+        raise ValueError(f"{name}/{split} has no image of: {', '.join(empty)}; expected at least one of each class")
     positions = chosen_positions(source, name, subset, fraction, shots, classes, seed)
     chosen = source if positions is None else source.part(positions)
     label = f"folder:{Path(name).name}" if name.startswith("folder:") else name

@@ -54,7 +54,9 @@ def load_folder(root: Path, split: str, seed: int) -> Source:
     for name, source in sources.items():
         different = set(source.class_names) ^ set(sources["train"].class_names)
         if different:
-            raise ValueError(f"{root}: train and {name} differ in the classes {', '.join(sorted(different))}")
+            raise ValueError(
+                f"{root}: train and {name} differ in the classes {', '.join(sorted(different))}; expected no difference"
+            )
     if split in sources and (split == "test" or "val" in sources):
         return sources[split]
     train = sources["train"]
@@ -85,7 +87,7 @@ def _read_classes(folder: Path) -> Source:
         raise ValueError(f"{folder} has one class ({', '.join(files)}): a classifier needs at least two class folders")
     empty = [name for name, found in files.items() if not found]
     if empty:
-        raise ValueError(f"{folder} has no image of: {', '.join(empty)}")
+        raise ValueError(f"{folder} has no image of: {', '.join(empty)}; add some, or remove the folder")
     names = [name.replace("_", " ") for name in files]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         same = ", ".join(name for name in files if name.replace("_", " ") == twice[0])

@@ -134,7 +134,10 @@ def chosen_positions(
         ValueError: as `load_dataset`.
     """
     if (subset is not None or shots is not None) and fraction is not None:
-        raise ValueError("give subset or fraction, not both, and shots without fraction")
+        raise ValueError(
+            f"subset={subset}, fraction={fraction}, shots={shots}: give subset or fraction, not both, and "
+            "shots without fraction"
+        )
     labels, class_names, kept = source.labels, source.class_names, np.arange(len(source.labels))
     if classes is not None:
         unknown = [wanted for wanted in classes if wanted not in class_names]
@@ -161,5 +164,7 @@ def _wanted(available, classes, subset, fraction, name) -> int | None:
     if subset is None or subset >= available:
         return None
     if subset < classes:
-        raise ValueError(f"subset={subset} leaves classes empty: {name} has {classes} classes; take one image each")
+        raise ValueError(
+            f"subset={subset} leaves classes empty: {name} has {classes} classes; expected at least {classes}"
+        )
     return subset

@@ -96,7 +96,7 @@ def _as_source(dataset, row: TorchvisionSet) -> Source:
         try:
             return fitted(dataset[int(i)][0], size)
         except (OSError, SyntaxError) as error:
-            raise ValueError(f"image {i} of {dataset.root} is not readable ({error})") from error
+            raise ValueError(f"image {i} of {dataset.root} is not readable ({error}); fetch its files again") from error
 
     labels = next(getattr(dataset, a) for a in ("targets", "labels", "_labels", "y") if hasattr(dataset, a))
     return Source(np.asarray(labels, dtype=np.int64), tuple(names), decode, f"{type(dataset).__name__} {dataset.root}")
@@ -119,12 +119,14 @@ def load_coop_split(path: Path, split: str) -> Source:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a CoOp split file ({error}); expected train, val and test lists") from error
     if sorted(names) != list(range(len(names))):
-        raise ValueError(f"{path}: labels are not 0..{len(names) - 1}")
+        raise ValueError(
+            f"{path}: labels are {sorted(names)[:5]} ..., expected 0..{len(names) - 1}; use CoOp's own file"
+        )
     below = [path.parent / folder for folder in _IMAGE_FOLDERS]
     images = next((folder for folder in below if relative and (folder / relative[0]).exists()), path.parent)
     outside = [name for name in relative if not (images / name).resolve().is_relative_to(path.parent.resolve())]
     if outside:
-        raise ValueError(f"{path}: {outside[0]} lies outside {path.parent}")
+        raise ValueError(f"{path}: {outside[0]} lies outside {path.parent}; expected paths below it")
     class_names = [names[label].replace("_", " ") for label in range(len(names))]
     return file_source([images / name for name in relative], labels, class_names)
 

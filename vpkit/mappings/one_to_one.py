@@ -151,7 +151,7 @@ class PredictionCounts:
             ValueError: nothing has been counted yet.
         """
         if self._counts is None:
-            raise ValueError("there are no images to count: the batches are empty")
+            raise ValueError("there are no images to count: the batches are empty; expected at least one")
         return self._counts
 
     @property
@@ -192,7 +192,9 @@ def scores(counts: Tensor, probability: Tensor | None) -> np.ndarray:
     score = _table(counts).double().cpu()
     if probability is not None:
         if probability.shape != score.shape:
-            raise ValueError(f"probability is {tuple(probability.shape)}, counts are {tuple(score.shape)}")
+            raise ValueError(
+                f"probability is {tuple(probability.shape)}, counts are {tuple(score.shape)}: expected equal shapes"
+            )
         score = score + 0.5 * probability.double().cpu()
     return score.numpy()
 

@@ -90,7 +90,7 @@ def probability_mass(model: nn.Module, prompt: nn.Module, batches: LabelledBatch
             mass = torch.zeros(probability.shape[1], num_target, dtype=torch.float64, device=probability.device)
         mass.index_put_((source, labels[:, None].expand_as(source)), values.double(), accumulate=True)
     if mass is None:
-        raise ValueError("there are no images to count: the batches are empty")
+        raise ValueError("there are no images to count: the batches are empty; expected at least one")
     return mass
 
 

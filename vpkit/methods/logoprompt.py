@@ -142,7 +142,7 @@ class PastedFeatureCache:
             i, c = part // len(self.strips), part % len(self.strips)
             self._keep(part, self.encode(paste(self.images[i].float() / 255, self.strips[c], self.tops[i])))
         if self.table is None:  # nothing was asked for, so nothing is known of the features
-            raise ValueError("no image and class was ever asked for")
+            raise ValueError("no image and class was ever asked for: expected at least one of each")
         return self.table[self.row[wanted].to(self.table.device)]
 
     def _keep(self, pairs: Tensor, features: Tensor) -> None:

@@ -160,7 +160,9 @@ class GeneratedContext(HoldsFrozen):
     def __init__(self, prompt: ContextPrompt, written: Tensor):
         super().__init__()
         if len(written) != len(prompt.class_names):
-            raise ValueError(f"{len(written)} text features for {len(prompt.class_names)} class names")
+            raise ValueError(
+                f"{len(written)} text features for {len(prompt.class_names)} class names: expected one each"
+            )
         self.hold("prompt", prompt)  # only its frozen parts are used
         self.register_buffer("written", written.detach(), persistent=False)
         hidden, context = max(1, written.shape[1] // 4), prompt.slots.shape[1] * prompt.embedded.shape[2]

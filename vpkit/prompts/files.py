@@ -56,7 +56,9 @@ def study_prompts(study: str, prompt: nn.Module) -> dict[str, nn.Module]:
     with resources.as_file(resources.files("vpkit") / "data" / "studies" / study) as folder:
         paths = sorted(folder.glob("*.safetensors"))
         if not paths:
-            raise FileNotFoundError(f"study {study!r} stored no prompts")
+            raise FileNotFoundError(
+                f"study {study!r} stored no prompts: expected one that did, such as 04_clip_template_mapping"
+            )
         found = {path.stem: deepcopy(prompt) for path in paths}
         for path in paths:
             load_prompt(path, found[path.stem])

@@ -100,7 +100,7 @@ def train_epoch(
         if schedule is not None:
             schedule.step()
     if not losses:
-        raise ValueError("there is nothing to train on: the batches are empty")
+        raise ValueError("there is nothing to train on: the batches are empty; expected at least one")
     means = _together(losses)  # the epoch's only wait for a GPU
     if not means.isfinite().all():
         step = int((~means.isfinite()).nonzero()[0])
@@ -131,7 +131,7 @@ def evaluate(classifier: Classifier, batches: Iterable[Batch]) -> Evaluation:
         counted = torch.bincount(cells, minlength=num_target**2)
         counts = counted if counts is None else counts + counted
     if counts is None:
-        raise ValueError("there is nothing to evaluate: the batches are empty")
+        raise ValueError("there is nothing to evaluate: the batches are empty; expected at least one")
     confusion = counts.view(num_target, num_target).cpu()
     n = int(confusion.sum())
     return Evaluation(int(confusion.trace()) / n, float(loss_sum) / n, confusion)
