@@ -192,3 +192,23 @@ def test_files_that_are_no_tasks_are_refused(tmp_path, task):
     save_file(tensors, other, metadata={"card": json.dumps(card), "prompt": "x"})
     with pytest.raises(ValueError, match="what it holds does not fit 3 classes"):
         load_task(other)
+
+
+@pytest.mark.parametrize("method", ["GDA", "linear probe", "prompt", "unprompted"])
+def test_a_network_of_ones_own_is_fitted_and_has_to_be_given_again(method, splits, tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 5, 4), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(32, 20)
+    )
+    model = vpkit.models.FrozenModel(network, [f"source {s}" for s in range(20)], image_size=48)
+    task = fit_task(*splits[:2], model, method=method, epochs=1)
+    assert task.settings["canvas_size"] == 48
+    path = save_task(tmp_path / "own.safetensors", task)
+    loaded, card = load_task(path, model=model)
+    assert vpkit.evaluate(loaded.classifier, task.sized(splits[1]).batches(64)).accuracy == card["val_accuracy"]
+    with pytest.raises(ValueError, match=r"a model of your own: give it, load_task\(path, model=...\)"):
+        load_task(path)
+    with pytest.raises(ValueError, match=r"model is a Sequential: wrap it.*FrozenModel\(network, class_names"):
+        fit_task(*splits[:2], network)
+    with pytest.raises(ValueError, match="a model of your own reads no text: CoOp needs one of tiny"):
+        fit_task(*splits[:2], model, method="CoOp")
