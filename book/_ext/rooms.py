@@ -8,7 +8,7 @@ from book_tables import ROOT, table_of
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-WIDTH, HEIGHT, STEP = 132, 34, 84
+WIDTH, HEIGHT, STEP = 132, 34, 84  # of a box, and from one floor to the next, in pixels
 
 
 def imported_rooms(package: Path) -> dict[str, set[str]]:

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from small_clip import SMALL
 
 import vpkit
+from vpkit.models.clip import CLIP_MODELS, clip_image_size
 from vpkit.models.tiny_clip import convolutional_stem, save_tiny_clip
 
 ROWS = torch.tensor([269, 320, 539, 1125, 2368, 49406, 49407])
@@ -94,3 +95,9 @@ def test_broken_files_are_refused(own, tmp_path):
         vpkit.load_clip("tiny", weights=tmp_path / "strange.safetensors")
     with pytest.raises(FileNotFoundError, match="no such CLIP file"):
         vpkit.load_clip("tiny", weights=tmp_path / "absent.safetensors")
+
+
+def test_the_side_of_a_row_is_known_without_its_weights():
+    own = [name for name, (target, _) in CLIP_MODELS.items() if not target.startswith("open_clip:")]
+    assert {name: clip_image_size(name) for name in own} == {name: vpkit.load_clip(name).image_size for name in own}
+    assert {clip_image_size(name) for name in CLIP_MODELS if name not in own} == {224}

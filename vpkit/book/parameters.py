@@ -43,17 +43,22 @@ def check_values(chapter: str, values: Mapping[str, Any]) -> None:
     Raises:
         ValueError: all that is wrong, a line each.
     """
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import extend
-
-    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)  # 4.0 is none
-    validator, wrong = extend(Draft202012Validator, type_checker=types), []
+    validator, wrong = _validator(), []
     for name, schema in chapter_parameters(chapter).items():
         if name in values:
             for error in validator(schema).iter_errors(values[name]):
                 wrong.append(f"{name}={values[name]!r}: {_reason(error)}")
     if wrong:
         raise ValueError("\n".join(wrong))
+
+
+@cache
+def _validator():
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)  # 4.0 is none
+    return extend(Draft202012Validator, type_checker=types)
 
 
 def _reason(error) -> str:

@@ -87,9 +87,9 @@ def split_by_content(
     for label in range(len(source.class_names)):
         members = np.flatnonzero(source.labels == label).tolist()
         test = _closest(members, digests, "test", test_share, most=len(members) - 2) if test_share else []
-        rest = [i for i in members if i not in set(test)]
+        rest = sorted(set(members) - set(test))
         val = _closest(rest, digests, f"val {seed}", val_share, most=len(rest) - 1)
-        kept += {"test": test, "val": val, "train": [i for i in rest if i not in set(val)]}[split]
+        kept += {"test": test, "val": val, "train": sorted(set(rest) - set(val))}[split]
     return source.part(sorted(kept))
 
 
@@ -99,8 +99,9 @@ def _closest(members: list[int], digests: Sequence[str], purpose: str, share: fl
     def number(i: int) -> float:
         return int(hashlib.sha256(f"{purpose} {digests[i]}".encode()).hexdigest()[:12], 16) / 16**12
 
-    ranked = sorted(members, key=lambda i: (number(i), i))
-    return ranked[: min(max(1, sum(number(i) < share for i in members)), most)]
+    ranked = sorted((number(i), i) for i in members)
+    below = sum(drawn < share for drawn, _ in ranked)
+    return [i for _, i in ranked[: min(max(1, below), most)]]
 
 
 def few_shot_positions(labels: np.ndarray, shots: int, seed: int) -> list[int]:

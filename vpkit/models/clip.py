@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from vpkit.files import read_safetensors
 from vpkit.interfaces import normalised
 from vpkit.models.frozen import FrozenModel
 from vpkit.models.hub import find_weights, hugging_face_cache, named_errors
@@ -19,8 +20,9 @@ if TYPE_CHECKING:  # takes a second to load
     from open_clip import CLIP
     from open_clip.transformer import VisionTransformer
 
-__all__ = ["CLIP_MODELS", "FrozenCLIP", "encode_embedded", "load_clip"]
+__all__ = ["CLIP_MODELS", "FrozenCLIP", "clip_image_size", "encode_embedded", "load_clip"]
 
+_OWN_FILES = resources.files("vpkit") / "data" / "clip"
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -258,11 +260,28 @@ def load_clip(
         architecture, tag = target.removeprefix("open_clip:").split("/")
         clip = _load_hub(architecture, tag, weights, download)
     elif name in CLIP_MODELS:
-        clip = FrozenCLIP(*load_tiny_clip(weights or str(resources.files("vpkit") / "data" / "clip" / target)))
+        clip = FrozenCLIP(*load_tiny_clip(weights or str(_OWN_FILES / target)))
     else:
         known = ", ".join(CLIP_MODELS)
         raise ValueError(f"unknown CLIP model {name!r}: expected one of {known}, or open_clip:ARCHITECTURE/PRETRAINED")
     return clip.to(device=device).to(memory_format=torch.channels_last)
+
+
+def clip_image_size(name: str) -> int:
+    """Side in pixels of the images that a row of `CLIP_MODELS` takes, without its weights.
+
+    Raises:
+        KeyError: no such row.
+    """
+    import open_clip
+
+    target = CLIP_MODELS[name][0]
+    if target.startswith("open_clip:"):
+        config = open_clip.get_model_config(target.removeprefix("open_clip:").split("/")[0])
+    else:
+        metadata, _ = read_safetensors(str(_OWN_FILES / target), "CLIP", "config")
+        config = metadata["config"]["model"]
+    return config["vision_cfg"]["image_size"]
 
 
 def _load_hub(architecture: str, tag: str, weights: str | Path | None, download: bool) -> FrozenCLIP:

@@ -113,11 +113,11 @@ def fit(
         where, size = choose_device(device), reading_size(model, canvas)
         train, val = (load_dataset(f"folder:{folder}", split, size=size, seed=seed) for split in ("train", "val"))
         shared: dict[str, Any] = {"model": model, "canvas_size": canvas, "epochs": epochs, "lr": lr, "seed": seed}
-        tasks, kept = [], []
+        tasks, kept, seen = [], [], digests_of(train, val)
         try:
             for number, option in enumerate(options, 1):
                 typer.echo(f"[{number}/{len(options)}] {named(option)}", err=True)
-                run = fingerprint(shared | option, digests_of(train, val))
+                run = fingerprint(shared | option, seen)
                 kept.append(out.with_name(f".{out.stem}.{run}.safetensors"))
                 with redirect_stdout(sys.stderr if as_json else sys.stdout):
                     tasks.append(fit_task(train, val, **shared, **option, device=where, checkpoint=kept[-1]))

@@ -77,9 +77,10 @@ def folder_state(folder: str | Path) -> dict[str, str]:
 
 def changes_since(before: dict[str, str], now: dict[str, str]) -> str:
     """What has happened to a folder since an earlier `folder_state`, in a sentence; "" if nothing. A move is not."""
+    known, left = set(before.values()), set(now.values())
     changed = sum(path in before and before[path] != digest for path, digest in now.items())
-    new = sum(path not in before and digest not in before.values() for path, digest in now.items())
-    gone = sum(path not in now and digest not in now.values() for path, digest in before.items())
+    new = sum(path not in before and digest not in known for path, digest in now.items())
+    gone = sum(path not in now and digest not in left for path, digest in before.items())
     if not (changed or new or gone):
         return ""
     return f"Since it was fitted, {new} images of the folder are new, {gone} are gone and {changed} have changed."

@@ -22,7 +22,7 @@ from vpkit.methods.clip_vp import every_sentence, text_prompt
 from vpkit.methods.dpt import DualPromptClassifier
 from vpkit.methods.ilm_vp import MAPPINGS, remap
 from vpkit.methods.vp import PromptedClassifier, count_parameters
-from vpkit.models.clip import CLIP_MODELS, load_clip
+from vpkit.models.clip import CLIP_MODELS, clip_image_size, load_clip
 from vpkit.models.frozen import FROZEN_MODELS, FrozenModel, load_frozen
 from vpkit.prompts.pixels import ExpandPrompt, PadPrompt
 from vpkit.tasks.on_clip import ON_CLIP, OnImages, build_on_clip, fit_on_clip
@@ -152,7 +152,7 @@ def fit_task(
         models = ", ".join((*FROZEN_MODELS, *CLIP_MODELS))
         raise ValueError(f"unknown model {called!r}: expected one of {models}, timm:NAME, or a FrozenModel")
     started = perf_counter()
-    side = load_clip(called).image_size if called in CLIP_MODELS else DEFAULT_CANVAS
+    side = clip_image_size(called) if called in CLIP_MODELS else DEFAULT_CANVAS
     canvas_size = canvas_size or (side if own is None else own.image_size)
     if called in CLIP_MODELS and canvas_size != side:
         raise ValueError(f"canvas_size={canvas_size}: {called} takes images of {side} px only")
@@ -183,7 +183,9 @@ def fit_task(
             task.classifier = gaussian_discriminant(classifier.model, *batches, zero_shot)
         else:
             task.classifier = linear_probe(classifier.model, *batches)
-    task.val_accuracy = evaluate(task.classifier, val.batches(64)).accuracy
+    # `fit` has evaluated after its last epoch
+    found = task.history["val_accuracy"][-1] if len(task.history) else None
+    task.val_accuracy = evaluate(task.classifier, val.batches(64)).accuracy if found is None else found
     task.seconds = perf_counter() - started
     return task
 
@@ -300,7 +302,7 @@ def evaluate_task(task: FittedTask, images: ImageSet) -> Evaluation:
 
 def reading_size(model: str, canvas_size: int | None = None) -> int:
     """The side at which images are read so that every method on `model`, at this canvas, gets enough pixels."""
-    usual = load_clip(model).image_size if model in CLIP_MODELS else DEFAULT_CANVAS
+    usual = clip_image_size(model) if model in CLIP_MODELS else DEFAULT_CANVAS
     return max(SMALLEST_READ, canvas_size or usual)
 
 
