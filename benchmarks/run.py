@@ -1,6 +1,6 @@
 """Run the benchmarks and keep the numbers (make bench).
 
-    python benchmarks/run.py [--toy | --gpu] [--repeats 3] [--out FILE.json]
+    python benchmarks/run.py [--toy | --gpu] [--repeats 3] [--only REGEX] [--out FILE.json]
 
 Each measurement runs in a process of its own; variants are interleaved, so that whatever else the machine does hits
 all of them. Repeats are seeds 0, 1, 2. Medians with the lowest and highest. --toy takes a minute and only proves that
@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import date
@@ -100,11 +101,18 @@ def slope(points: dict[int, float]) -> float:
     return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum((a - mx) ** 2 for a in x)
 
 
+def write(out: Path | None, results: dict) -> None:
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", help="a regular expression: only the cases whose names it finds")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     repeats = 1 if args.toy else args.repeats
@@ -112,7 +120,8 @@ def main() -> None:
     results = {"date": str(date.today()), "repeats": repeats, **provenance(), "cases": {}, "growth": {}}
     if args.gpu and not torch.cuda.is_available():
         parser.error("--gpu: this machine has no usable GPU")
-    for name, case, variants, options in GPU if args.gpu else TOY if args.toy else FULL:
+    cases_of = GPU if args.gpu else TOY if args.toy else FULL
+    for name, case, variants, options in (case for case in cases_of if re.search(args.only, case[0])):
         wanted = [(case, variant, options | {"seed": seed}) for seed in range(repeats) for variant in variants]
         measured = list(pool.map(measure, *zip(*wanted, strict=True)))
         runs = {variant: measured[i :: len(variants)] for i, variant in enumerate(variants)}
@@ -124,7 +133,10 @@ def main() -> None:
             line = f"  {variant:<24} {seconds['median']:8.3f} s ({seconds['low']:.3f} to {seconds['high']:.3f})"
             line += f"  x {seconds['median'] / ours:.1f}   peak {found['peak_mb']['median']:,.0f} MB"
             extra = [k for k in found if k not in ("seconds", "peak_mb")]
-            print(line, *(f"  {k} {found[k]['median']:,.3g}" for k in extra))
+            print(line, *(f"  {k} {found[k]['median']:,.3g}" for k in extra), flush=True)
+        write(args.out, results)  # a machine that is lent may be taken back
+    if args.only:
+        return
     sizes = frequency_mapping.SIZES[:1] if args.toy else frequency_mapping.SIZES
     results["frequency mapping, ms"] = frequency_mapping.measure(sizes, 1 if args.toy else 5)
     frequency_mapping.show(results["frequency mapping, ms"])
@@ -139,9 +151,7 @@ def main() -> None:
             results["growth"][f"{key} with {axis}"] = {"points": points, "slope": slope(points)}
             shown = ", ".join(f"{n}: {value:,.3g}" for n, value in points.items())
             print(f"mapping pass, {key} with {axis}: {shown}   log-log slope {slope(points):.2f}")
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(results, indent=1) + "\n")
+    write(args.out, results)
 
 
 if __name__ == "__main__":
