@@ -81,11 +81,12 @@ def small_frozen(model, device=None, **options) -> FrozenModel:
     torch.manual_seed(0)
     names = class_names(model)
     assert len(names) == FROZEN_MODELS[model].classes
-    return FrozenModel(small_network(len(names)), names, image_size=32)
+    return FrozenModel(small_network(len(names)), names, image_size=32).to(device)
 
 
-def run(chapter: str, folder: Path, monkeypatch, then: str = "", **parameters) -> dict[str, dict]:
-    """The code cells of `chapter`, what they show rendered, `then` more; returns the saved runs by method."""
+def run(chapter: str, folder: Path, monkeypatch, then="", **parameters) -> dict[str, dict]:
+    """The code cells of `chapter`, what they show rendered, `then` more code, or a function of the names the chapter
+    has made; returns the saved runs by method."""
     monkeypatch.setattr(vpkit, "load_frozen", small_frozen)
     cells = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4).cells
     namespace = {"__name__": "chapter", "display": rendered}
@@ -98,7 +99,7 @@ def run(chapter: str, folder: Path, monkeypatch, then: str = "", **parameters) -
         if number == 0:
             assert set(parameters) <= set(namespace)
             namespace |= parameters | {"results_dir": str(folder)}
-    exec(then, namespace)
+    then(namespace) if callable(then) else exec(then, namespace)
     plt.close("all")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
     return {record["method"]: record for record in records}
@@ -112,4 +113,4 @@ def rendered(shown) -> None:
 def small_clip(model, device=None, **options) -> FrozenCLIP:
     assert model in CLIP_MODELS
     torch.manual_seed(0)
-    return FrozenCLIP(open_clip.CLIP(**SMALL_VIT))
+    return FrozenCLIP(open_clip.CLIP(**SMALL_VIT)).to(device)

@@ -1,8 +1,8 @@
-"""Where to compute."""
+"""Where to compute, and how much room there is."""
 
 import torch
 
-__all__ = ["choose_device"]
+__all__ = ["choose_device", "free_memory", "widest_float"]
 
 
 def choose_device(device: str | None = None) -> torch.device:
@@ -25,3 +25,17 @@ def choose_device(device: str | None = None) -> torch.device:
             "Use device='cpu' or None; on Colab choose Runtime > Change runtime type > GPU"
         )
     return chosen
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be allocated on a GPU; None where there is no such limit of its own, as on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 on Apple's GPUs, which have nothing wider."""
+    return torch.float32 if device.type == "mps" else torch.float64

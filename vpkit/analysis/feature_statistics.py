@@ -20,7 +20,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
         raise ValueError(
             f"features are {tuple(first.shape)} and {tuple(second.shape)}: expected (N, D) and (M, D), N and M above 1"
         )
-    first, second = first.double(), second.double()
+    first, second = first.cpu().double(), second.cpu().double()
     covariances = first.T.cov(), second.T.cov()
     # The trace of a square root is the sum of the roots of the eigenvalues, which are real and not negative.
     roots = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp(min=0).sqrt().sum()
@@ -36,6 +36,6 @@ def mean_pairwise_distance(features: Tensor) -> float:
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features are {tuple(features.shape)}: expected (N, D), N above 1")
-    unit, count = normalize(features.double(), dim=1), len(features)
+    unit, count = normalize(features.cpu().double(), dim=1), len(features)
     cosine = (unit.sum(0).square().sum() - count) / (count * (count - 1))  # over all pairs, without building them
     return float(1 - cosine)

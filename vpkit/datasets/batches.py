@@ -19,15 +19,15 @@ class Batches:
     """Iterable of `(inputs, labels)`, at most `batch_size` of them at a time; each pass draws a new order.
 
     Args:
-        inputs: N rows: a tensor (N, ...), or what gives a batch when it is indexed by rows, such as `PatchEmbeddings`.
-            uint8 rows are images (N, 3, h, w), and their batches floats in [0, 1].
+        inputs: N rows: a tensor (N, ...), or what has a `device` and gives a batch when it is indexed by rows, such as
+            `PatchEmbeddings`. uint8 rows are images (N, 3, h, w), and their batches floats in [0, 1].
         labels: (N,) int64.
         class_names: of the T classes.
         batch_size: the last batch may be smaller.
         shuffle: a new order each pass, drawn on the CPU, so that one seed gives one order on every device.
         generator: of the order; torch's own by default.
         device: where batches go, if that is not where the inputs are.
-        rows: (N,) int64, which of the inputs are meant; None: all.
+        rows: (N,) int64, which of the inputs are meant, where they are; None: all.
         side: images are resized to it, on that device; None: as they are.
 
     Raises:
@@ -60,8 +60,11 @@ class Batches:
         if len(labels) == 0:  # split() would yield one empty batch
             return
         order = torch.randperm(len(labels), generator=self.generator) if self.shuffle else torch.arange(len(labels))
-        for chosen in order.to(labels.device).split(self.batch_size):
-            x, y = self.inputs[chosen if self.rows is None else self.rows[chosen]], labels[chosen]
+        # Inputs may be in the machine's memory while labels are on the device: each is indexed from where it is.
+        of_labels = order.to(labels.device)
+        of_inputs = order.to(self.inputs.device)
+        for chosen, named in zip(of_inputs.split(self.batch_size), of_labels.split(self.batch_size), strict=True):
+            x, y = self.inputs[chosen if self.rows is None else self.rows[chosen]], labels[named]
             if not isinstance(x, Tensor):
                 yield x, y
                 continue
@@ -69,7 +72,7 @@ class Batches:
             if read > _MOST_MAPPED:  # a set may be larger than memory
                 forget_pages(self.inputs)
                 read = 0
-            if self.device not in (None, x.device):
+            if self.device is not None:
                 x, y = (_moved(part, self.device) for part in (x, y))
             if self.side is not None:
                 x = resized(x, self.side)
@@ -121,5 +124,6 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 def _moved(part: Tensor, device: torch.device) -> Tensor:
     """From pinned memory, so that the copy runs beside the GPU's work; as bytes, a quarter of the floats."""
-    part = part.pin_memory() if device.type == "cuda" else part
+    if part.device.type == "cpu" and device.type not in ("cpu", "mps"):
+        part = part.pin_memory()
     return part.to(device, non_blocking=True)

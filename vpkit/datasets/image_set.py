@@ -13,6 +13,7 @@ from torch import Tensor
 from vpkit.datasets.batches import Batches, resized
 from vpkit.datasets.sampling import few_shot_positions
 from vpkit.datasets.source import fitted
+from vpkit.devices import free_memory
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,11 @@ class ImageSet:
 
     Args:
         stored: (N, 3, h, w) uint8, on any device; N and the side are those of `rows` and `side`, if given.
-        labels: (N,) int64, values 0..T-1.
+        labels: (N,) int64, values 0..T-1, on the device that batches go to.
         class_names: the T names; a subset of the images keeps all of them.
         name, split: where the images come from, for titles and result files.
         device: where batches go, if that is not where the images are (see `to`).
-        rows: (N,) int64, which of the stored images these are; None: all.
+        rows: (N,) int64, which of the stored images these are, on the same device; None: all.
         side: images are resized to `side` x `side`; None: as stored.
         paths: of the stored images, if they are files.
 
@@ -90,7 +91,9 @@ class ImageSet:
 
     def __getitem__(self, index) -> "ImageSet":
         """The images at `index` (slice, boolean mask or integer tensor) as an `ImageSet`; they are not copied."""
-        rows = torch.arange(len(self), device=self.labels.device) if self.rows is None else self.rows
+        rows = torch.arange(len(self), device=self.stored.device) if self.rows is None else self.rows
+        if isinstance(index, Tensor):  # a large set's images stay in the machine's memory while its labels do not
+            return replace(self, rows=rows[index.to(rows.device)], labels=self.labels[index.to(self.labels.device)])
         return replace(self, rows=rows[index], labels=self.labels[index])
 
     @property
@@ -108,7 +111,7 @@ class ImageSet:
 
     @property
     def images(self) -> Tensor:
-        """(N, 3, h, w) uint8; a copy, if this is a part or another size of what is stored."""
+        """(N, 3, h, w) uint8, where they are stored; a copy, if this is a part or another size of that."""
         images = self.stored if self.rows is None else self.stored[self.rows]
         if self.side is None:
             return images
@@ -117,18 +120,15 @@ class ImageSet:
     def to(self, device) -> "ImageSet":
         """The same set for another device. It moves there whole: no loader, no copies per step.
 
-        A set that would take more than half of a GPU's free memory stays where it is, and its batches are moved
-        one by one from pinned memory.
+        The images of a set that would take more than half of a GPU's free memory stay where they are, and its batches
+        are moved one by one from pinned memory.
         """
         device = torch.device(device)
-        if device == self.stored.device:
-            return replace(self, device=device)
-        if device.type == "cuda" and self._bytes > 0.5 * torch.cuda.mem_get_info(device)[0]:
-            return replace(self, device=device)
+        labels, free = self.labels.to(device), free_memory(device)
+        if device == self.stored.device or (free is not None and self._bytes > 0.5 * free):
+            return replace(self, labels=labels, device=device)
         stored = self.stored if self.rows is None else self.stored[self.rows]
-        return replace(
-            self, stored=stored.to(device), labels=self.labels.to(device), device=device, rows=None, paths=self.files
-        )
+        return replace(self, stored=stored.to(device), labels=labels, device=device, rows=None, paths=self.files)
 
     @property
     def _bytes(self) -> int:

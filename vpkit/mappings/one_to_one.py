@@ -189,13 +189,13 @@ def hamming_distance(before: LabelMapping, after: LabelMapping) -> int:
 
 def scores(counts: Tensor, probability: Tensor | None) -> np.ndarray:
     """Counts plus half the probabilities: less than a vote in a cell, so in the greedy mapping they only rank ties."""
-    score = _table(counts).double().cpu()
+    score = _table(counts).cpu().double()
     if probability is not None:
         if probability.shape != score.shape:
             raise ValueError(
                 f"probability is {tuple(probability.shape)}, counts are {tuple(score.shape)}: expected equal shapes"
             )
-        score = score + 0.5 * probability.double().cpu()
+        score = score + 0.5 * probability.cpu().double()
     return score.numpy()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vpkit.devices import widest_float
 from vpkit.interfaces import LabelledBatches
 from vpkit.mappings.one_to_one import LabelMapping, check_room, scores
 
@@ -59,13 +60,14 @@ def bayesian_mapping(counts: Tensor, laplace: float = 1.0) -> WeightedMapping:
     Raises:
         ValueError: negative counts or smoothing, or a shape that is not (S, T).
     """
-    counts = torch.as_tensor(counts).double()
+    counts = torch.as_tensor(counts)
+    device, counts = counts.device, counts.cpu().double()  # Apple's GPUs have no float64
     if counts.ndim != 2 or (counts < 0).any() or laplace < 0:
         raise ValueError(f"counts {tuple(counts.shape)} and laplace={laplace}: expected (S, T) and nothing negative")
     votes = counts.sum(1, keepdim=True) + laplace
     likely = torch.where(votes > 0, counts / votes.clamp(min=1e-12), 0.0)
     total = likely.sum(0)
-    return WeightedMapping(torch.where(total > 0, likely / total.clamp(min=1e-300), 1 / len(counts)))
+    return WeightedMapping(torch.where(total > 0, likely / total.clamp(min=1e-300), 1 / len(counts))).to(device)
 
 
 @torch.no_grad()
@@ -87,8 +89,9 @@ def probability_mass(model: nn.Module, prompt: nn.Module, batches: LabelledBatch
         probability = model(prompt(images)).float().softmax(1)
         values, source = probability.topk(min(top_k, probability.shape[1]))  # (B, k)
         if mass is None:
-            mass = torch.zeros(probability.shape[1], num_target, dtype=torch.float64, device=probability.device)
-        mass.index_put_((source, labels[:, None].expand_as(source)), values.double(), accumulate=True)
+            wide = widest_float(probability.device)
+            mass = torch.zeros(probability.shape[1], num_target, dtype=wide, device=probability.device)
+        mass.index_put_((source, labels[:, None].expand_as(source)), values.to(mass.dtype), accumulate=True)
     if mass is None:
         raise ValueError("there are no images to count: the batches are empty; expected at least one")
     return mass
@@ -116,4 +119,4 @@ def grouped_mapping(counts: Tensor, probability: Tensor | None = None, *, source
         left[source] = -np.inf
         if np.count_nonzero(matrix[:, target]) == sources_per_target:
             left[:, target] = -np.inf
-    return WeightedMapping(torch.from_numpy(matrix).to(counts.device))
+    return WeightedMapping(torch.from_numpy(matrix)).to(counts.device)

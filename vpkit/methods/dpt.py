@@ -113,10 +113,9 @@ def class_aware_loss(class_logits: Tensor, chosen: Tensor, labels: Tensor) -> Te
 
     Source: Xing et al. 2023, Eq. 8, over the rows that have the true class (released code).
     """
-    image, token = torch.where(chosen == labels[:, None])
-    if len(image) == 0:
-        return class_logits.sum() * 0.0  # keeps the graph: an empty mean would be NaN
-    return cross_entropy(class_logits[image, token], labels[image])
+    true = (chosen == labels[:, None]).flatten()  # (B K,); which rows they are, a GPU need not be asked
+    losses = cross_entropy(class_logits.flatten(0, 1), labels.repeat_interleave(chosen.shape[1]), reduction="none")
+    return torch.where(true, losses, 0.0).sum() / true.sum().clamp(min=1)
 
 
 def guide(epochs: int) -> Callable[[DualPromptClassifier, int], None]:

@@ -115,9 +115,9 @@ class PastedFeatureCache:
 
     Args:
         encode: (B, 3, H, W) in [0, 1] to (B, D), such as `clip.encode_image`.
-        images: (N, 3, H, W) uint8.
-        strips: (T, 3, h, W) uint8, from `render_class_names`.
-        tops: (N,) row of the strip on each image.
+        images: (N, 3, H, W) uint8; may stay on the CPU if they are many.
+        strips: (T, 3, h, W) uint8, from `render_class_names`, on the device of `encode`.
+        tops: (N,) row of the strip on each image, on that device.
         batch_size: pasted images encoded at a time.
 
     Attributes:
@@ -135,15 +135,19 @@ class PastedFeatureCache:
     @torch.no_grad()
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """Indices of images (B,) and classes (B, K) to features (B, K, D)."""
-        wanted = (image[:, None] * len(self.strips) + target).cpu()
+        wanted = (image[:, None] * len(self.strips) + target).cpu()  # waits for a GPU: what is missing must be known
         missing = wanted.unique()
         missing = missing[self.row[missing] < 0]
         for part in missing.split(self.batch_size) if len(missing) else ():  # an empty tensor splits into one part
             i, c = part // len(self.strips), part % len(self.strips)
-            self._keep(part, self.encode(paste(self.images[i].float() / 255, self.strips[c], self.tops[i])))
+            self._keep(part, self.encode(paste(self.pixels(i), self.strips[c], self.tops[i])))
         if self.table is None:  # nothing was asked for, so nothing is known of the features
             raise ValueError("no image and class was ever asked for: expected at least one of each")
         return self.table[self.row[wanted].to(self.table.device)]
+
+    def pixels(self, image: Tensor) -> Tensor:
+        """Indices (B,) to images (B, 3, H, W) in [0, 1], beside the strips."""
+        return self.images[image.to(self.images.device)].to(self.strips.device).float() / 255
 
     def _keep(self, pairs: Tensor, features: Tensor) -> None:
         """Room is doubled when it runs out: copying the table for every batch would cost more than the batch."""
@@ -184,7 +188,7 @@ class PastedImages:
     @property
     def pixels(self) -> Tensor:
         """(B, 3, H, W) in [0, 1]."""
-        return self.pairs.images[self.positions].float() / 255
+        return self.pairs.pixels(self.positions)
 
     def with_names(self, classes: Tensor) -> Tensor:
         """Features (B, K, D) of each image with the name of each of its classes (B, K) on it."""
@@ -199,7 +203,7 @@ class PastedImages:
         count = classes.shape[1]
         images = self.pixels.repeat_interleave(count, 0)  # (B K, 3, H, W)
         if tops is None:
-            tops = self.pairs.tops[self.positions.to(self.pairs.tops.device)].repeat_interleave(count, 0)
+            tops = self.pairs.tops[self.positions].repeat_interleave(count, 0)
         return self.pairs.encode(paste(images, strips[classes.flatten()], tops)).unflatten(0, (-1, count))
 
 
@@ -230,8 +234,8 @@ class NamePastedImages:
         self.images, self.labels, self.class_names = images, images.labels, images.class_names
         pixels = images.images
         side = pixels.shape[3]
-        self.strips = render_class_names(self.class_names, side, round(ratio * side)).to(pixels.device)
-        tops = strip_offsets(len(images), side, self.strips.shape[2], location, seed)
+        self.strips = render_class_names(self.class_names, side, round(ratio * side)).to(self.labels.device)
+        tops = strip_offsets(len(images), side, self.strips.shape[2], location, seed).to(self.labels.device)
         self.pairs = PastedFeatureCache(clip.encode_image, pixels, self.strips, tops)
         positions = torch.arange(len(images), device=self.labels.device)
         self.inputs = PastedImages(cache_features(clip.encode_image, images).inputs, positions, self.pairs)

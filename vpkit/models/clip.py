@@ -86,8 +86,9 @@ class FrozenCLIP(nn.Module):
         self.context_length = network.context_length
         self.text_width, self.embed_dim = network.text_projection.shape
         self._tokenizer = SimpleTokenizer(context_length=network.context_length)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        device = next((weight.device for weight in network.parameters()), None)  # it may have been moved before
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32, device=device), persistent=False)
         self.register_buffer("known_tokens", known_tokens, persistent=False)
         self.register_buffer("reference_features", reference_features, persistent=False)
         self.eval()
@@ -161,15 +162,18 @@ class FrozenCLIP(nn.Module):
         """Token ids (N, L) to embeddings (N, L, W), before positions are added."""
         return self.network.token_embedding(tokens)
 
-    def encode_embedded(self, embedded: Tensor, end: Tensor, unit: bool = True) -> Tensor:
+    def encode_embedded(
+        self, embedded: Tensor, end: Tensor, unit: bool = True, length: int | None = None
+    ) -> Tensor:
         """Embedded sentences (N, L, W) to features (N, D); this is where learned tokens enter (CoOp).
 
         Args:
             embedded: embeddings without positions, L at most `context_length`.
             end: (N,) position of the end token in each.
             unit: scale the features to length 1.
+            length: position of the last end token, plus one; found by looking if None, which waits for a GPU.
         """
-        return encode_embedded(self.network, embedded, end, unit)
+        return encode_embedded(self.network, embedded, end, unit, length)
 
     def zero_shot(self, texts: Sequence[str], class_names: Sequence[str] | None = None) -> FrozenModel:
         """A `FrozenModel` whose source classes are the sentences: logits are scaled cosines, (B, N).
@@ -222,10 +226,12 @@ class ImageTower(nn.Module):
         return normalize(self.visual(images).float(), dim=-1)
 
 
-def encode_embedded(network: "CLIP", embedded: Tensor, end: Tensor, unit: bool = True) -> Tensor:
+def encode_embedded(
+    network: "CLIP", embedded: Tensor, end: Tensor, unit: bool = True, length: int | None = None
+) -> Tensor:
     """What `FrozenCLIP.encode_embedded` computes, for an `open_clip.CLIP` that may still be training."""
     # The text tower is causal: what follows the last end token changes nothing, and costs time.
-    length = int(end.max()) + 1
+    length = int(end.max()) + 1 if length is None else length
     hidden = embedded[:, :length] + network.positional_embedding[:length]
     hidden = network.transformer(hidden, attn_mask=network.attn_mask[:length, :length])
     hidden = network.ln_final(hidden)[torch.arange(len(end), device=end.device), end]

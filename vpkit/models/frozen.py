@@ -87,8 +87,9 @@ class FrozenModel(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(False)
         self.class_names, self.image_size = tuple(class_names), image_size
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        device = next((weight.device for weight in network.parameters()), None)  # it may have been moved before
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32, device=device), persistent=False)
         linear_layers: list[nn.Module] = [module for module in network.modules() if isinstance(module, nn.Linear)]
         # In a list, so that the head is not registered a second time under another name.
         self._head = [head] if head is not None else linear_layers[-1:]

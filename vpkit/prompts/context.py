@@ -120,7 +120,8 @@ class ContextPrompt(HoldsFrozen):
         context = context.expand(slots.shape).to(self.embedded.dtype)
         embedded = self.embedded.expand(*images, -1, -1, -1).scatter(-2, slots, context)
         end = self.end.expand(*images, -1).flatten()
-        return self.clip.encode_embedded(embedded.flatten(0, -3), end, unit).view(*images, classes, -1)
+        length = self.embedded.shape[1]  # the longest sentence ends there
+        return self.clip.encode_embedded(embedded.flatten(0, -3), end, unit, length).view(*images, classes, -1)
 
 
 class MetaNet(nn.Module):

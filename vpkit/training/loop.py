@@ -101,7 +101,7 @@ def train_epoch(
             schedule.step()
     if not losses:
         raise ValueError("there is nothing to train on: the batches are empty; expected at least one")
-    means = _together(losses)  # the epoch's only wait for a GPU
+    means, correct = _together(losses, hits)  # the epoch's only wait for a GPU
     if not means.isfinite().all():
         step = int((~means.isfinite()).nonzero()[0])
         raise FloatingPointError(
@@ -109,7 +109,7 @@ def train_epoch(
             f"at learning rate {rates[step]:g}: lower the learning rate, and check the images for NaN"
         )
     weights = torch.tensor(sizes, dtype=torch.float64)
-    return EpochResult(float(means @ weights / weights.sum()), int(_together(hits).sum()) / int(weights.sum()))
+    return EpochResult(float(means @ weights / weights.sum()), int(correct.sum()) / int(weights.sum()))
 
 
 @torch.no_grad()
@@ -121,20 +121,22 @@ def evaluate(classifier: Classifier, batches: Iterable[Batch]) -> Evaluation:
     """
     classifier.eval()
     num_target = 0
-    loss_sum: Tensor | float = 0.0
+    losses, sizes = [], []
     counts: Tensor | None = None
     for images, labels in batches:
         loss, logits = classifier.loss(images, labels)
-        loss_sum = loss_sum + loss.double() * len(labels)
+        losses.append(_number(loss))
+        sizes.append(len(labels))
         num_target = logits.shape[1]
         cells = labels * num_target + logits.argmax(1)
-        counted = torch.bincount(cells, minlength=num_target**2)
-        counts = counted if counts is None else counts + counted
+        counts = cells.new_zeros(num_target**2) if counts is None else counts
+        counts.index_add_(0, cells, torch.ones_like(cells))  # `bincount` would wait for a GPU to know its length
     if counts is None:
         raise ValueError("there is nothing to evaluate: the batches are empty; expected at least one")
     confusion = counts.view(num_target, num_target).cpu()
     n = int(confusion.sum())
-    return Evaluation(int(confusion.trace()) / n, float(loss_sum) / n, confusion)
+    (means,) = _together(losses)
+    return Evaluation(int(confusion.trace()) / n, float(means @ torch.tensor(sizes, dtype=torch.float64)) / n, confusion)
 
 
 def fit(
@@ -205,9 +207,11 @@ def _number(value: Tensor) -> Tensor | float:
     return value.item() if value.device.type == "cpu" else value
 
 
-def _together(values: list) -> Tensor:  # (N,) on the CPU
-    on_gpu = isinstance(values[0], Tensor)
-    return torch.stack(values).double().cpu() if on_gpu else torch.tensor(values, dtype=torch.float64)
+def _together(*lists: list) -> Tensor:
+    """L lists of N numbers, on a device or not, as (L, N) float64 on the CPU: one wait."""
+    if isinstance(lists[0][0], Tensor):
+        return torch.stack([torch.stack([value.float() for value in values]) for values in lists]).cpu().double()
+    return torch.tensor(lists, dtype=torch.float64)
 
 
 def _autocast_dtype(device: torch.device) -> torch.dtype | None:
