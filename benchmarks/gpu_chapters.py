@@ -59,7 +59,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("this machine has no usable GPU")
-    chapters = [path for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")) if not args.only or path.stem in args.only]
+    chapters = [
+        path for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")) if not args.only or path.stem in args.only
+    ]
     record = {"date": str(date.today()), "workers": args.workers, "smoke": args.smoke, **provenance(), "chapters": {}}
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.workers) as pool:
         outcomes = pool.map(lambda chapter: run(chapter, args.device, args.smoke, Path(folder)), chapters)

@@ -1,8 +1,8 @@
 """An accelerator that is none: tensors that say they are elsewhere, refuse to be mixed, and count what is waited for.
 
 A pretend tensor holds its values on the CPU and reports the device `meta:0`, which torch's own libraries let pass. Ops
-between it and a CPU tensor raise as they would on a GPU, float64 is refused as Apple's GPUs refuse it, and what the host
-would have to wait for is counted.
+between it and a CPU tensor raise as they would on a GPU, float64 is refused as Apple's GPUs refuse it, and what would
+have to be waited for is counted.
 """
 
 import traceback
@@ -86,6 +86,9 @@ class _Made(TorchFunctionMode):
             return args[0].cpu().tolist()
         if func is torch.Tensor.__format__ and isinstance(args[0], PretendTensor) and args[0].dim() == 0:
             return format(args[0].item(), args[1])
+        if func == torch.Tensor.data.__set__ and isinstance(args[0], PretendTensor):
+            args[0].raw = args[1].raw
+            return None
         if func is torch.Tensor.pin_memory:  # as CUDA says it
             if isinstance(args[0], PretendTensor):
                 raise RuntimeError("cannot pin a tensor of the device: only dense CPU tensors can be pinned")

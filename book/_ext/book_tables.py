@@ -8,7 +8,7 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
 from vpkit.book.parameters import chapter_parameters
-from vpkit.book.session import _assigned_values
+from vpkit.book.session import declared_values
 from vpkit.datasets import DATASETS
 from vpkit.models.clip import CLIP_MODELS
 from vpkit.models.frozen import FROZEN_MODELS
@@ -54,9 +54,7 @@ class ParameterTable(Directive):
 
     def run(self):
         (chapter,) = self.arguments
-        cells = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4).cells
-        (cell,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
-        values = _assigned_values(cell.source)
+        values = declared_values(nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4))
         rows = [
             (f"`{name}`", schema["description"], _allowed(schema), _shown(values[name]))
             for name, schema in chapter_parameters(chapter).items()

@@ -11,7 +11,7 @@ import yaml
 import vpkit
 from vpkit.book.grids import read_grid
 from vpkit.book.parameters import chapter_parameters, check_values, known_chapters
-from vpkit.book.session import _assigned_values
+from vpkit.book.session import declared_values
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,9 +24,7 @@ def test_every_chapter_is_declared():
 
 @pytest.mark.parametrize("chapter", known_chapters())
 def test_the_declaration_is_that_of_the_cell(chapter):
-    cells = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4).cells
-    (cell,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
-    values = _assigned_values(cell.source)
+    values = declared_values(nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4))
     assert list(values) == list(chapter_parameters(chapter))
     check_values(chapter, values)
     assert all(schema["description"] for schema in chapter_parameters(chapter).values())

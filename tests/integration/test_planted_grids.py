@@ -15,7 +15,7 @@ from in_process import CHAPTERS, CLIP_CHAPTERS, ROOT, run, small_clip
 import vpkit
 from vpkit.book.grids import read_grid
 from vpkit.book.reproduction import papers_beside_ours
-from vpkit.book.session import _assigned_values
+from vpkit.book.session import declared_values
 
 pytestmark = pytest.mark.slow
 VARIED = ("methods", "new_methods", "pair_methods", "shifted")  # what decides which rows and columns there are
@@ -67,9 +67,7 @@ def planted(saved_by, tmp_path_factory):
     for path in sorted((ROOT / "grids").glob("*_table*.yaml")):
         runs, seeds = [], defaultdict(list)
         for point in read_grid(path):
-            cells = nbformat.reads(point.notebook, as_version=4).cells
-            (cell,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
-            whole = _assigned_values(cell.source) | point.parameters
+            whole = declared_values(nbformat.reads(point.notebook, as_version=4)) | point.parameters
             whole = {name: value for name, value in whole.items() if name not in ("device", "results_dir")}
             for method, names in saved_by(point.name, whole).items():
                 metrics = {name: planted_value(path.stem, point.name, point.parameters, method, name) for name in names}

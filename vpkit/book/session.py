@@ -93,6 +93,12 @@ def notebook_parameters() -> dict:
     return {name: getattr(main, name) for name in names if isinstance(getattr(main, name, None), plain)}
 
 
+def declared_values(notebook: dict) -> dict:
+    """The names of a notebook's parameters cell with their values, of a notebook as nbformat or json reads it."""
+    (cell,) = (cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    return _assigned_values("".join(cell["source"]))
+
+
 def save_table(folder: str | Path, table, histories: dict | None = None) -> list[Path]:
     """Save each row of a notebook's result table as one run, with the notebook's parameters; nothing if `folder` is "".
 

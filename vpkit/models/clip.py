@@ -162,9 +162,7 @@ class FrozenCLIP(nn.Module):
         """Token ids (N, L) to embeddings (N, L, W), before positions are added."""
         return self.network.token_embedding(tokens)
 
-    def encode_embedded(
-        self, embedded: Tensor, end: Tensor, unit: bool = True, length: int | None = None
-    ) -> Tensor:
+    def encode_embedded(self, embedded: Tensor, end: Tensor, unit: bool = True, length: int | None = None) -> Tensor:
         """Embedded sentences (N, L, W) to features (N, D); this is where learned tokens enter (CoOp).
 
         Args:

@@ -34,13 +34,13 @@ def show_prompt(prompt: PixelPrompt, image: Tensor, model: Normalises | None = N
         model: its `mean` and `std` make the third picture, left out without it.
     """
     with torch.no_grad():
-        prompted = prompt(image[None])[0]
         picture = prompt.picture()
+        prompted = prompt(image[None].to(picture.device))[0]
     low, high = float(picture.min()), float(picture.max())
     alone = picture if low >= 0 and high <= 1 else 0.5 + picture / (2 * max(abs(low), abs(high), 1e-9))
     pictures, titles = [alone, prompted], ["the prompt alone", "on an image"]
     if model is not None:
-        seen = normalised(prompted, model)
+        seen = normalised(prompted.to(model.mean.device), model)
         pictures.append((seen - seen.min()) / (seen.max() - seen.min()).clamp(min=1e-9))
         titles.append("as the model sees it")
     figure, axes = plt.subplots(1, len(pictures), figsize=(side * len(pictures), side + 0.3), layout="constrained")

@@ -135,8 +135,8 @@ def evaluate(classifier: Classifier, batches: Iterable[Batch]) -> Evaluation:
         raise ValueError("there is nothing to evaluate: the batches are empty; expected at least one")
     confusion = counts.view(num_target, num_target).cpu()
     n = int(confusion.sum())
-    (means,) = _together(losses)
-    return Evaluation(int(confusion.trace()) / n, float(means @ torch.tensor(sizes, dtype=torch.float64)) / n, confusion)
+    loss_sum = float((_together(losses)[0] * torch.tensor(sizes)).sum())
+    return Evaluation(int(confusion.trace()) / n, loss_sum / n, confusion)
 
 
 def fit(
