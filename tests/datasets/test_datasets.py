@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretend_device import DEVICE, pretend_device
 
 import vpkit
 from vpkit.datasets import DATASETS, SPLITS, Source
@@ -356,13 +357,14 @@ def test_shuffling_is_a_seeded_permutation_drawn_anew(image_set):
 
 
 def test_a_set_too_large_for_the_gpu_sends_its_batches(image_set, monkeypatch):
-    """On a machine without a GPU: the memory question answered for it, and torch's meta device as the target."""
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (image_set.images.numel(), 0))
-    large = image_set.to("cuda:0")
-    assert large.images.device.type == "cpu"
-    assert large.device == torch.device("cuda:0")
-    sent = replace(image_set, device=torch.device("meta")).batches(10)
-    assert all(images.device.type == labels.device.type == "meta" for images, labels in sent)
+    monkeypatch.setattr(vpkit.datasets.image_set, "free_memory", lambda device: image_set.images.numel())
+    with pretend_device():
+        large = image_set.to(DEVICE)
+        assert large.images.device.type == "cpu"
+        assert large.labels.device.type == large.device.type == DEVICE.type
+        for images, labels in large.batches(10):
+            assert images.device == labels.device == torch.device("meta:0")
+        assert large[large.labels < 2].images.device.type == "cpu"
     assert image_set.to("cpu").images.device.type == "cpu"
 
 

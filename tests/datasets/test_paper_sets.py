@@ -2,13 +2,11 @@
 
 import json
 import sys
-from types import SimpleNamespace
 
 import fakes
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import vpkit
 from vpkit.datasets import DATASETS
@@ -192,48 +190,61 @@ def test_abides_bad_files_are_named(tmp_path):
         vpkit.load_dataset("abide:lower", "train", root=tmp_path)
 
 
-class FakeWilds:
-    """The part of `wilds` that is used: get_dataset, get_subset, y_array, indexing, data_dir."""
-
-    version = "2.0"
-
-    def __init__(self, name, root_dir, download):
-        self.data_dir = f"{root_dir}/{name}_v2.0"
-        self.n_classes = DATASETS[name].classes
-        self.category_to_idx = {f"kind_{k}": k for k in range(62)}
-        try:
-            open(f"{self.data_dir}/RELEASE_v2.0.txt").close()
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"The {name} dataset could not be found in {self.data_dir}") from error
-
-    def get_subset(self, split):
-        labels = torch.arange(self.n_classes)[: -1 if split == "test" and self.n_classes > 2 else None]
-        image = lambda i: Image.new("RGB", (fakes.SIDE, fakes.SIDE), fakes.colour(int(labels[i])))  # noqa: E731
-
-        class Subset:
-            y_array = labels
-
-            def __getitem__(self, i):
-                return image(i), labels[i], None
-
-        return Subset()
-
-
-@pytest.mark.parametrize("name", ["iwildcam", "fmow", "camelyon17"])
-def test_wilds_sets_come_through_their_package(tmp_path, monkeypatch, name):
-    monkeypatch.setitem(sys.modules, "wilds", SimpleNamespace(get_dataset=FakeWilds))
-    with pytest.raises(FileNotFoundError, match=f"{name} is not complete under .*download=True"):
-        load(name, "train", tmp_path)
-    folder = tmp_path / "wilds" / f"{name}_v2.0"
-    folder.mkdir(parents=True)
-    (folder / "RELEASE_v2.0.txt").touch()
+def iwildcam(root):
+    base = root / "iwildcam_v2.0"
+    rows = ["split,filename,y,location_remapped,sequence_remapped,datetime"]
+    for split, classes in {"train": 182, "val": 182, "test": 181, "id_val": 2, "id_test": 2}.items():
+        for y in range(classes):
+            rows.append(f"{split},{split}_{y}.jpg,{y},{y % 3},{y % 5},2013-01-0{1 + y % 9} 10:20:30.500000")
+            fakes.write_images([(base / "train" / f"{split}_{y}.jpg", y)])
+    (base / "metadata.csv").write_text("\n".join(rows))
     animals = "".join(f"{k},{k},animal {k}\n" for k in range(182))
-    (folder / "categories.csv").write_text(f"y,category_id,name\n{animals}99999,900,unused\n")
-    test = load(name, "test", tmp_path)
-    expected = {"iwildcam": "animal 1", "fmow": "kind 1", "camelyon17": "containing"}
-    assert test.class_names[1] == expected[name]
-    assert len(test.class_names) == DATASETS[name].classes
-    assert torch.equal(told_labels(test.images), test.labels)
+    (base / "categories.csv").write_text(f"y,category_id,name\n{animals}99999,900,unused\n")
+    return base
+
+
+def fmow(root):
+    from wilds.datasets.fmow_dataset import categories
+
+    base, rows, images = root / "fmow_v1.1", ["split,category,country_code,timestamp"], []
+    base.mkdir(parents=True)
+    for split, year in {"train": 2010, "val": 2014, "test": 2017, "seq": 2010}.items():
+        for y, category in enumerate(categories):
+            fraction = ".123" if y % 2 else ""  # both forms occur
+            images.append((base / "images" / f"rgb_img_{len(rows) - 1}.png", y))
+            rows.append(f"{split},{category},DEU,{year}-05-06T07:08:09{fraction}Z")
+    fakes.write_images(images)
+    (base / "rgb_metadata.csv").write_text("\n".join(rows))
+    (base / "country_code_mapping.csv").write_text("alpha-3,region\nDEU,Europe\n")
+    return base
+
+
+def camelyon17(root):
+    base, rows, images = root / "camelyon17_v1.0", [",patient,node,x_coord,y_coord,tumor,center,slide,split"], []
+    for center in range(5):
+        for y in (0, 1):
+            patches = base / "patches" / f"patient_00{center}_node_0"
+            images.append((patches / f"patch_patient_00{center}_node_0_x_{y}_y_0.png", y))
+            rows.append(f"{len(rows) - 1},00{center},0,{y},0,{y},{center},{center},0")
+    fakes.write_images(images)
+    (base / "metadata.csv").write_text("\n".join(rows))
+    return base
+
+
+@pytest.mark.parametrize("make", [iwildcam, fmow, camelyon17])
+def test_wilds_sets_come_through_their_package(tmp_path, make):
+    """The real package, over files laid out as it expects them."""
+    name = make.__name__
+    with pytest.raises(FileNotFoundError, match=f"{name} is not complete under .*`vpkit fetch {name}`"):
+        load(name, "train", tmp_path)
+    folder = make(tmp_path / "wilds")
+    (folder / f"RELEASE_{folder.name.rpartition('_')[2]}.txt").touch()
+    for split in ("train", "val", "test"):
+        part = load(name, split, tmp_path)
+        assert len(part.class_names) == DATASETS[name].classes
+        assert torch.equal(told_labels(part.images), part.labels)
+    expected = {"iwildcam": "animal 1", "fmow": "airport hangar", "camelyon17": "containing"}
+    assert part.class_names[1] == expected[name]
 
 
 def test_wilds_without_the_package(tmp_path, monkeypatch):

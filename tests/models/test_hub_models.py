@@ -162,17 +162,17 @@ def test_a_pickle_that_would_run_code_is_not_unpickled(folder):
 def test_downloads_happen_only_when_asked_for(monkeypatch):
     asked = []
 
-    def fetch(url, **options):
-        asked.append(url)
+    def fetch(url, path, sha256):
+        asked.append((url, sha256))
         raise OSError("no network")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
-    with pytest.raises(FileNotFoundError):
+    monkeypatch.setattr("vpkit.models.hub.fetch_file", fetch)
+    with pytest.raises(FileNotFoundError, match="`vpkit fetch` and the model's name gets them"):
         vpkit.load_frozen("resnet18")
     assert not asked
     with pytest.raises(OSError, match="no network"):
         vpkit.load_frozen("resnet18", download=True)
-    assert asked == [models.ResNet18_Weights.IMAGENET1K_V1.url]
+    assert asked == [(models.ResNet18_Weights.IMAGENET1K_V1.url, "f37072fd")]
 
 
 def test_unknown_timm_names_and_other_heads_are_refused():

@@ -40,9 +40,11 @@ __all__ = [
     "ImageSet",
     "Source",
     "cache_features",
+    "data_root",
     "icon_pairs",
     "labelled",
     "load_dataset",
+    "load_source",
 ]
 
 
@@ -51,13 +53,14 @@ class DatasetRow:
     """What is known about a dataset before it is loaded.
 
     Attributes:
-        load: `(split, seed) -> Source`; rows read from disk also take `root` and `download`.
+        load: `(split, seed) -> Source`; rows read from disk also take `root`.
         classes: number of classes.
         native_size: side at which the images are used if no size is given (ILM-VP, Table A1, for its sets).
         split: how train, val and test come about.
         source: where the images come from.
         on_disk: the images are files below a data root, not part of a package.
         batch_size: ILM-VP's, where it used the set.
+        sizes: of train, val and test, as the papers print them (ILM-VP, Table A1; VP, Table 6).
         template: the sentence VP asks CLIP with (Table 6), coop_template: the one CoOp and DPT use.
     """
 
@@ -68,6 +71,7 @@ class DatasetRow:
     source: str
     on_disk: bool = False
     batch_size: int | None = None
+    sizes: tuple[int, int, int] | None = None
     template: str = "This is a photo of a {}"
     coop_template: str = "a photo of a {}."
 
@@ -76,11 +80,13 @@ def _torchvision(name, classes, native_size, batch_size=None, **templates):
     entry = TORCHVISION_SETS[name]
     load = partial(load_torchvision, name, entry)
     source = "torchvision"
-    return DatasetRow(load, classes, native_size, entry.split_rule, source, True, batch_size, **templates)
+    return DatasetRow(
+        load, classes, native_size, entry.split_rule, source, True, batch_size, _SIZES.get(name), **templates
+    )
 
 
-def _on_disk(load, classes, native_size, split, source, batch_size=None, **templates):
-    return DatasetRow(load, classes, native_size, split, source, True, batch_size, **templates)
+def _on_disk(load, classes, native_size, split, source, batch_size=None, sizes=None, **templates):
+    return DatasetRow(load, classes, native_size, split, source, True, batch_size, sizes, **templates)
 
 
 def _imagenet_variant(variant, classes):
@@ -90,9 +96,17 @@ def _imagenet_variant(variant, classes):
 
 def _wilds(name, classes, **templates):
     split = "official; val and test out of distribution"
-    return _on_disk(partial(load_wilds, name), classes, 224, split, "package wilds", **templates)
+    return _on_disk(partial(load_wilds, name), classes, 224, split, "package wilds", sizes=_SIZES[name], **templates)
 
 
+_SIZES = {  # printed train / val / test; 0: no validation split
+    "cifar10": (50_000, 0, 10_000), "cifar100": (50_000, 0, 10_000), "svhn": (73_257, 0, 26_032),
+    "gtsrb": (39_209, 0, 12_630), "flowers102": (4_093, 1_633, 2_463), "dtd": (2_820, 1_128, 1_692),
+    "food101": (50_500, 20_200, 30_300), "eurosat": (13_500, 5_400, 8_100), "oxford_pets": (2_944, 736, 3_669),
+    "stanford_cars": (6_509, 0, 8_041), "sun397": (15_888, 3_970, 19_850), "clevr_count": (70_000, 0, 15_000),
+    "ucf101": (7_639, 1_898, 3_783), "resisc45": (18_900, 6_300, 6_300), "abide": (931, 0, 104),
+    "iwildcam": (129_809, 14_961, 42_791), "fmow": (76_863, 19_915, 22_108), "camelyon17": (302_436, 34_904, 85_054),
+}  # fmt: skip
 _ACTION = "a photo of a person doing {}."
 _FIFTH = "test: 20 %; val: 10 % of the rest (seeded)"
 DATASETS: dict[str, DatasetRow] = {
@@ -116,10 +130,21 @@ DATASETS: dict[str, DatasetRow] = {
     "clevr_count": _torchvision("clevr_count", 8, 224, template="This is a photo of {} objects"),
     "imagenet": _torchvision("imagenet", 1000, 224),
     "ucf101": _on_disk(
-        load_ucf101, 101, 128, "CoOp's file, else official lists 01", "middle frames", 256, coop_template=_ACTION
+        load_ucf101,
+        101,
+        128,
+        "CoOp's file, else official lists 01",
+        "middle frames",
+        256,
+        _SIZES["ucf101"],
+        coop_template=_ACTION,
     ),
-    "resisc45": _on_disk(load_resisc45, 45, 224, "60 / 20 / 20 %, by lists or seeded", "NWPU-RESISC45"),
-    "abide": _on_disk(partial(load_abide, ""), 2, 200, "90 / 10 % as ILM-VP; val: 10 % of train", "ABIDE, CC200", 64),
+    "resisc45": _on_disk(
+        load_resisc45, 45, 224, "60 / 20 / 20 %, by lists or seeded", "NWPU-RESISC45", sizes=_SIZES["resisc45"]
+    ),
+    "abide": _on_disk(
+        partial(load_abide, ""), 2, 200, "90 / 10 % as ILM-VP; val: 10 % of train", "ABIDE, CC200", 64, _SIZES["abide"]
+    ),
     "imagenet_v2": _imagenet_variant("v2", 1000),
     "imagenet_sketch": _imagenet_variant("sketch", 1000),
     "imagenet_a": _imagenet_variant("a", 200),
@@ -158,7 +183,7 @@ def load_dataset(
             `ImageSet.few_shot`), and with `subset` at most so many of these; only they are decoded.
         seed: decides validation images that have no official split, the subset, and how `icons` are drawn.
         root: where the files of a torchvision row lie; default `$VPKIT_DATA`, else `data` in the cache folder.
-        download: let torchvision fetch them. Without it no network is used.
+        download: fetch what is missing, as `vpkit fetch` does. Without it no network is used.
 
     Raises:
         ValueError: an unknown name or split, an impossible size, subset, fraction or shots, a class left without
@@ -169,7 +194,9 @@ def load_dataset(
     """
     if split not in SPLITS and not (split == "all" and name.startswith("folder:")):
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    source, native_size = _source(name, split, seed, root, download)
+    if download:
+        _fetch(name, data_root(root))
+    source, native_size = load_source(name, split, seed, root)
     size = native_size if size is None else size
     if size < 1:
         raise ValueError(f"size={size}: expected a side of at least 1 pixel")
@@ -188,7 +215,24 @@ def load_dataset(
     return image_set if classes is None else image_set.select_classes(*classes)
 
 
-def _source(name, split, seed, root, download) -> tuple[Source, int]:
+def data_root(root: str | Path | None = None) -> Path:
+    """Where the files of data sets lie: `root`, else `$VPKIT_DATA`, else `data` in the cache folder."""
+    return Path(root or os.environ.get("VPKIT_DATA") or cache_folder() / "data").expanduser()
+
+
+def _fetch(name: str, root: Path) -> None:
+    from vpkit.datasets.archives import fetch_dataset
+
+    base, _, rest = name.partition(":")
+    fetch_dataset(f"{base}_{rest}" if base == "imagenet" and rest else base, root)
+
+
+def load_source(name: str, split: str, seed: int = 0, root: str | Path | None = None) -> tuple[Source, int]:
+    """One split before it is decoded, and its native side; arguments as for `load_dataset`.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_dataset`.
+    """
     base, _, rest = name.partition(":")
     if base == "folder" and rest:
         return load_folder(Path(rest), split, seed), 224
@@ -203,6 +247,5 @@ def _source(name, split, seed, root, download) -> tuple[Source, int]:
     row = DATASETS[base]
     if not row.on_disk:
         return row.load(split, seed), row.native_size
-    root = Path(root or os.environ.get("VPKIT_DATA") or cache_folder() / "data").expanduser()
     load = partial(variants[base], rest) if rest else row.load
-    return load(split, seed, root, download), row.native_size
+    return load(split, seed, data_root(root)), row.native_size

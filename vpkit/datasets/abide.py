@@ -10,11 +10,11 @@ from vpkit.datasets.source import Source, fitted
 
 ABIDE_LAYOUTS = ("", "upper", "scrambled")
 REGIONS = 200
-_PHENOTYPES = "Phenotypic_V1_0b_preprocessed1.csv"
-_SERIES = "Outputs/cpac/filt_global/rois_cc200"
+ABIDE_TABLE = "Phenotypic_V1_0b_preprocessed1.csv"
+ABIDE_SERIES = "Outputs/cpac/filt_global/rois_cc200"
 
 
-def load_abide(layout: str, split: str, seed: int, root: Path, download: bool = False) -> Source:
+def load_abide(layout: str, split: str, seed: int, root: Path) -> Source:
     """One split; test is the 10 % that ILM-VP draws (stratified, random_state=1), val 10 % of the rest by `seed`.
 
     Correlations of the 200 region time series (CC200 atlas; pipeline CPAC, band-pass filtered, global signal
@@ -38,17 +38,17 @@ def load_abide(layout: str, split: str, seed: int, root: Path, download: bool = 
     if layout not in ABIDE_LAYOUTS:
         raise ValueError(f"unknown layout abide:{layout}: expected abide, abide:upper or abide:scrambled")
     folder = root / "abide"
-    table, series = folder / _PHENOTYPES, folder / _SERIES
+    table, series = folder / ABIDE_TABLE, folder / ABIDE_SERIES
     if not table.is_file() or not series.is_dir():
         raise FileNotFoundError(
-            f"abide is not complete under {folder}: expected {_PHENOTYPES} and {_SERIES}/*_rois_cc200.1D, "
-            "from http://preprocessed-connectomes-project.org/abide (CPAC, filt_global, rois_cc200)"
+            f"abide is not complete under {folder}: expected {ABIDE_TABLE} and {ABIDE_SERIES}/*_rois_cc200.1D; "
+            "`vpkit fetch abide` gets them (preprocessed-connectomes-project.org: CPAC, filt_global, rois_cc200)"
         )
     rows = pd.read_csv(table, usecols=["FILE_ID", "DX_GROUP"])
     paths = [series / f"{name}_rois_cc200.1D" for name in rows.FILE_ID]
     present = [i for i, path in enumerate(paths) if path.is_file()]  # subjects without images are called no_filename
     if not present:
-        raise FileNotFoundError(f"{series} has no time series of a subject in {_PHENOTYPES}")
+        raise FileNotFoundError(f"{series} has no time series of a subject in {ABIDE_TABLE}")
     paths, labels = [paths[i] for i in present], (2 - rows.DX_GROUP.to_numpy())[present]
     stamps = "\n".join(f"{path}\0{path.stat().st_size}\0{path.stat().st_mtime_ns}" for path in paths)
 

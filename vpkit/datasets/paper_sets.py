@@ -1,7 +1,9 @@
 """The papers' image sets that torchvision does not have: UCF101, RESISC45, ImageNet's relatives, WILDS."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ _IMAGENET_PAGES = {
 _CAMELYON_NAMES = ("not containing", "containing")  # what VP's template speaks of
 
 
-def load_ucf101(split: str, seed: int, root: Path, download: bool = False) -> Source:
+def load_ucf101(split: str, seed: int, root: Path) -> Source:
     """The middle frame of each video. CoOp's split file if it is there, else the official lists 01, val by `seed`.
 
     `root/ucf101/` holds `UCF-101-midframes/<Class_Name>/*.jpg` and `split_zhou_UCF101.json`, or `ucfTrainTestlist/`.
@@ -42,8 +44,9 @@ def load_ucf101(split: str, seed: int, root: Path, download: bool = False) -> So
     names_file = folder / "ucfTrainTestlist" / "classInd.txt"
     if not names_file.is_file() or not (folder / "UCF-101-midframes").is_dir():
         raise FileNotFoundError(
-            f"ucf101 is not complete under {folder}: expected UCF-101-midframes/ and split_zhou_UCF101.json (both from "
-            "CoOp's DATASETS.md), or the official ucfTrainTestlist/ (www.crcv.ucf.edu/data/UCF101.php)"
+            f"ucf101 is not complete under {folder}: expected UCF-101-midframes/ and split_zhou_UCF101.json (`vpkit "
+            "fetch ucf101` says how to come by both), or the official ucfTrainTestlist/ "
+            "(www.crcv.ucf.edu/data/UCF101.php)"
         )
     actions = [line.split()[1] for line in names_file.read_text().splitlines() if line.strip()]
     spelt = {action: "_".join(re.findall("[A-Z][^A-Z]*", action)) for action in actions}
@@ -55,7 +58,7 @@ def load_ucf101(split: str, seed: int, root: Path, download: bool = False) -> So
     return source if split == "test" else split_off_validation(source, split, seed)
 
 
-def load_resisc45(split: str, seed: int, root: Path, download: bool = False) -> Source:
+def load_resisc45(split: str, seed: int, root: Path) -> Source:
     """Satellite scenes; 60 / 20 / 20 % by the lists `resisc45-{train,val,test}.txt` if they are there, else by seed.
 
     `root/resisc45/NWPU-RESISC45/<class>/*.jpg`; the lists hold file names, one a line.
@@ -75,7 +78,7 @@ def load_resisc45(split: str, seed: int, root: Path, download: bool = False) -> 
     return source.part(sorted(position[name] for name in names))
 
 
-def load_imagenet_variant(variant: str, split: str, seed: int, root: Path, download: bool = False) -> Source:
+def load_imagenet_variant(variant: str, split: str, seed: int, root: Path) -> Source:
     """ImageNet-V2, -Sketch, -A or -R as a data set of its own: its own classes, 70 / 10 / 20 % by seed.
 
     None of them has a training split; ILM-VP trains on two of them all the same and does not say how.
@@ -87,7 +90,7 @@ def load_imagenet_variant(variant: str, split: str, seed: int, root: Path, downl
     return split_pool(own, split, seed, test_share=0.2, val_share=1 / 8)
 
 
-def load_imagenet_domain(variant: str, split: str, seed: int, root: Path, download: bool = False) -> Source:
+def load_imagenet_domain(variant: str, split: str, seed: int, root: Path) -> Source:
     """The same images under ImageNet's 1000 labels, all of them test images: `load_dataset("imagenet:sketch", "test")`.
 
     -A and -R have images of 200 classes only.
@@ -102,7 +105,7 @@ def load_imagenet_domain(variant: str, split: str, seed: int, root: Path, downlo
     return _imagenet_variant(variant, root)[0]
 
 
-def load_wilds(name: str, split: str, seed: int, root: Path, download: bool = False) -> Source:
+def load_wilds(name: str, split: str, seed: int, root: Path) -> Source:
     """A WILDS set as the package `wilds` reads it, below `root/wilds`; val and test are out of distribution.
 
     Raises:
@@ -114,13 +117,12 @@ def load_wilds(name: str, split: str, seed: int, root: Path, download: bool = Fa
     except ImportError as error:
         raise ImportError(f"{name} is read by the package wilds: pip install wilds") from error
     place = root / "wilds"
-    if download:
-        place.mkdir(parents=True, exist_ok=True)
     try:
-        dataset = get_dataset(name, root_dir=str(place), download=download)
-    except (FileNotFoundError, ValueError) as error:  # wilds calls a folder that is not there a value
+        with _dates_of_any_form():
+            dataset = get_dataset(name, root_dir=str(place), download=False)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{name} is not complete under {place} ({error}): call load_dataset(..., download=True) once (10 to 50 GB)"
+            f"{name} is not complete under {place} ({error}): `vpkit fetch {name}` says how to come by it"
         ) from error
     part = dataset.get_subset(split)
     labels = np.asarray(part.y_array, dtype=np.int64).reshape(-1)
@@ -130,6 +132,19 @@ def load_wilds(name: str, split: str, seed: int, root: Path, download: bool = Fa
         return fitted(part[int(i)][0], size)
 
     return Source(labels, names, decode, f"wilds {name} {dataset.version} {place} {split}", may_lack_classes=True)
+
+
+@contextmanager
+def _dates_of_any_form() -> Iterator[None]:
+    """FMoW has times with and without fractions of a second, which pandas 2 and later read only if told so."""
+    import pandas as pd
+
+    read = pd.to_datetime
+    pd.to_datetime = partial(read, format="mixed")
+    try:
+        yield
+    finally:
+        pd.to_datetime = read
 
 
 def _wilds_names(name: str, dataset) -> tuple[str, ...]:

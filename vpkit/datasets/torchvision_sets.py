@@ -41,6 +41,14 @@ class TorchvisionSet:
     own_root: bool = False
     takes_download: bool = True
 
+    def builder(self) -> Callable:
+        """The class, or what stands for it."""
+        if not isinstance(self.build, str):
+            return self.build
+        from torchvision import datasets
+
+        return getattr(datasets, self.build)
+
     @property
     def split_rule(self) -> str:
         """One line for tables."""
@@ -49,8 +57,8 @@ class TorchvisionSet:
         return f"CoOp's file if present, else {rule}" if self.split_file else rule
 
 
-def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root: Path, download: bool) -> Source:
-    """One split of a torchvision set under `root`; only `download=True` uses the network.
+def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root: Path) -> Source:
+    """One split of a torchvision set under `root`.
 
     Raises:
         FileNotFoundError: the files are not there; the message says where they belong.
@@ -59,19 +67,12 @@ def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root
         return load_coop_split(split_file, split)
     place = root / row.folder if row.own_root else root
     arguments = row.splits.get(split) or row.splits.get("train") or {}
-    options = {"download": download} if row.takes_download else {}
-    build = row.build
-    if isinstance(build, str):
-        from torchvision import datasets
-
-        build = getattr(datasets, build)
     try:
-        dataset = build(place, **arguments, **options)
+        dataset = row.builder()(place, **arguments)
     except (RuntimeError, FileNotFoundError) as error:
-        how = "call load_dataset(..., download=True) once" if row.takes_download else "code cannot download this one"
         raise FileNotFoundError(
-            f"{name} is not complete under {root / row.folder} ({error}): put the files there as torchvision's "
-            f"{build.__name__} expects them; {how}"
+            f"{name} is not complete under {root / row.folder} ({error}): `vpkit fetch {name}` gets its files, or says "
+            f"how to come by them; they lie there as torchvision's {row.builder().__name__} expects them"
         ) from error
     source = _as_source(dataset, row)
     if not row.splits:
@@ -132,7 +133,9 @@ def load_coop_split(path: Path, split: str) -> Source:
 
 
 # Where the images of a split file lie, below the folder that holds it.
-_IMAGE_FOLDERS = (".", "images", "jpg", "2750", "SUN397", "101_ObjectCategories", "caltech-101", "UCF-101-midframes")
+_IMAGE_FOLDERS = (
+    ".", "images", "dtd/images", "jpg", "2750", "SUN397", "101_ObjectCategories", "caltech-101", "UCF-101-midframes",
+)  # fmt: skip
 _CLEVR_NAMES = ("three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 

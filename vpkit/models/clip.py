@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from vpkit.files import read_safetensors
 from vpkit.interfaces import normalised
 from vpkit.models.frozen import FrozenModel
-from vpkit.models.hub import find_weights, hugging_face_cache, named_errors
+from vpkit.models.hub import WeightFile, find_weights, hugging_face_file, named_errors
 from vpkit.models.tiny_clip import load_tiny_clip
 
 if TYPE_CHECKING:  # takes a second to load
@@ -288,21 +288,29 @@ def clip_image_size(name: str) -> int:
     return config["vision_cfg"]["image_size"]
 
 
-def _load_hub(architecture: str, tag: str, weights: str | Path | None, download: bool) -> FrozenCLIP:
+def open_clip_file(architecture: str, tag: str) -> WeightFile:
+    """Of a pair of `open_clip.list_pretrained()`, on the Hugging Face hub.
+
+    Raises:
+        ValueError: a pair that open_clip does not have.
+    """
     import open_clip
 
-    config = open_clip.get_model_config(architecture)
     pretrained = open_clip.get_pretrained_cfg(architecture, tag)
-    if config is None or not pretrained:
+    if open_clip.get_model_config(architecture) is None or not pretrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "open_clip.list_pretrained()"
         raise ValueError(f"open_clip has no {architecture}/{tag}: expected one of {tags}")
     repository = pretrained.get("hf_hub", "").rstrip("/")
-    source = f"open_clip_model.safetensors of {repository} on the Hugging Face hub"
-    path = find_weights(
-        f"{architecture}-{tag}.safetensors", source, weights, download,
-        lambda: hugging_face_cache(repository, "open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
-        fetch=lambda: open_clip.download_pretrained(pretrained),
-    )  # fmt: skip
+    files = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
+    return hugging_face_file(f"{architecture}-{tag}.safetensors", repository, *files)
+
+
+def _load_hub(architecture: str, tag: str, weights: str | Path | None, download: bool) -> FrozenCLIP:
+    import open_clip
+
+    path = find_weights(open_clip_file(architecture, tag), weights, download)
+    config = open_clip.get_model_config(architecture)
+    pretrained = open_clip.get_pretrained_cfg(architecture, tag)
     quick = bool(pretrained.get("quick_gelu") or config.get("quick_gelu"))  # OpenAI trained with this activation
     network = open_clip.create_model(architecture, pretrained=None, force_quick_gelu=quick, pretrained_text=False)
     with named_errors(path, type(network.visual).__name__):

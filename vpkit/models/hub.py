@@ -6,22 +6,26 @@ Nothing is downloaded unless asked for. Weights are read without unpickling code
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from vpkit.downloads import download as fetch_file
 from vpkit.files import cache_folder
 
 __all__ = [
     "HubNetwork",
+    "WeightFile",
     "build_timm",
     "build_torchvision",
     "find_weights",
-    "hugging_face_cache",
+    "hugging_face_file",
     "named_errors",
+    "timm_file",
+    "torchvision_file",
     "weights_folder",
 ]
 
@@ -57,12 +61,7 @@ def build_torchvision(architecture: str, weights_name: str, weights: str | Path 
 
     entry = models.get_model_weights(architecture)[weights_name]
     preset = entry.transforms()
-    file_name = entry.url.rsplit("/", 1)[-1]
-    path = find_weights(
-        file_name, entry.url, weights, download,
-        library_cache=lambda: Path(torch.hub.get_dir()) / "checkpoints" / file_name,
-        fetch=lambda: torch.hub.load_state_dict_from_url(entry.url, check_hash=True),
-    )  # fmt: skip
+    path = find_weights(torchvision_file(architecture, weights_name), weights, download)
     network = models.get_model(architecture, weights=None)
     head = load_weights(network, path, next(m for m in reversed(list(network.modules())) if isinstance(m, nn.Linear)))
     names = tuple(entry.meta["categories"])
@@ -79,35 +78,89 @@ def build_timm(name: str, weights: str | Path | None, download: bool) -> HubNetw
     import timm
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name.split('.')[0]}*", pretrained=True)[:8]) or "timm.list_models()"
-        raise ValueError(f"timm has no model {name!r}: expected a name such as {close}")
+    file = timm_file(name)
     network: Any = timm.create_model(name, pretrained=False)  # timm says nn.Module only, its models have more
     config = network.pretrained_cfg
     if (subset := infer_imagenet_subset(config)) is None:
         raise ValueError(f"timm:{name} has {config['num_classes']} outputs, which is no ImageNet head: wrap it by hand")
-    file_name, repository = f"{name}.safetensors", config["hf_hub_id"]
-
-    def fetch():
-        from huggingface_hub import hf_hub_download
-
-        hf_hub_download(repository, "model.safetensors")
-
-    source = f"model.safetensors of {repository} on the Hugging Face hub (or the original file of its model card)"
-    path = find_weights(
-        file_name, source, weights, download, lambda: hugging_face_cache(repository, "model.safetensors"), fetch
-    )
+    path = find_weights(file, weights, download)
     head = load_weights(network, path, network.get_classifier())
     info = ImageNetInfo(subset)
     names = tuple(info.index_to_description(i) for i in range(info.num_classes()))
     return HubNetwork(network, names, config["input_size"][-1], config["mean"], config["std"], head)
 
 
-def find_weights(
-    file_name: str, source: str, given: str | Path | None, download: bool,
-    library_cache: Callable[[], Path | None], fetch: Callable[[], object],
-) -> Path:  # fmt: skip
-    """The weight file: the one given, one in `weights_folder()`, the library's own cache, or a download if allowed.
+@dataclass(frozen=True)
+class WeightFile:
+    """A published file of weights: what it is called here and where it comes from.
+
+    Attributes:
+        name: of the file, below `weights_folder()`.
+        url: its address.
+        source: how it is called in messages.
+        library_cache: where the library that knows it keeps it, if it does.
+        fetch: gets it, and returns where it lies now.
+    """
+
+    name: str
+    url: str
+    source: str
+    library_cache: Callable[[], Path | None]
+    fetch: Callable[[], Path]
+
+    def here(self) -> Path | None:
+        """Where it lies on this machine, if it does, under any of the usual endings."""
+        stem = self.name.removesuffix(Path(self.name).suffix) if self.name.endswith(_ENDINGS) else self.name
+        places = [weights_folder() / self.name, *(weights_folder() / f"{stem}{ending}" for ending in _ENDINGS)]
+        return next((path for path in (*places, self.library_cache()) if path is not None and path.is_file()), None)
+
+
+def torchvision_file(architecture: str, weights_name: str) -> WeightFile:
+    """Of `torchvision.models.get_model_weights(architecture)[weights_name]`; its name ends in its SHA-256 sum."""
+    from torchvision import models
+
+    url = models.get_model_weights(architecture)[weights_name].url
+    name = url.rsplit("/", 1)[-1]
+    digest = name.removesuffix(Path(name).suffix).rpartition("-")[2]
+    return WeightFile(
+        name, url, url,
+        library_cache=lambda: Path(torch.hub.get_dir()) / "checkpoints" / name,
+        fetch=lambda: fetch_file(url, weights_folder() / name, sha256=digest),
+    )  # fmt: skip
+
+
+def timm_file(name: str) -> WeightFile:
+    """Of a timm model, on the Hugging Face hub.
+
+    Raises:
+        ValueError: a name that timm does not have.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"*{name.split('.')[0]}*", pretrained=True)[:8]) or "timm.list_models()"
+        raise ValueError(f"timm has no model {name!r}: expected a name such as {close}")
+    config = timm.get_pretrained_cfg(name)
+    repository = (config.hf_hub_id if config else None) or ""
+    file = hugging_face_file(f"{name}.safetensors", repository, "model.safetensors")
+    return replace(file, source=f"{file.source} (or the original file of its model card)")
+
+
+def hugging_face_file(name: str, repository: str, *file_names: str) -> WeightFile:
+    """The first of `file_names` of a repository; the Hugging Face cache of this machine may have any of them."""
+    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    def library_cache() -> Path | None:
+        found = [try_to_load_from_cache(repository, file) for file in file_names] if repository else []
+        return next((Path(path) for path in found if isinstance(path, str)), None)
+
+    source = f"{file_names[0]} of {repository} on the Hugging Face hub"
+    url = hf_hub_url(repository, file_names[0]) if repository else ""
+    return WeightFile(name, url, source, library_cache, lambda: Path(hf_hub_download(repository, file_names[0])))
+
+
+def find_weights(file: WeightFile, given: str | Path | None, download: bool) -> Path:
+    """The weight file: the one given, one on this machine, or a download if allowed.
 
     Raises:
         FileNotFoundError: none of these; the message says what to fetch and where to put it.
@@ -116,26 +169,15 @@ def find_weights(
         if not Path(given).is_file():
             raise FileNotFoundError(f"weights={str(given)!r}: no such file")
         return Path(given)
-    stem = file_name.removesuffix(Path(file_name).suffix) if file_name.endswith(_ENDINGS) else file_name
-    here = [weights_folder() / file_name, *(weights_folder() / f"{stem}{ending}" for ending in _ENDINGS)]
-    for attempt in (0, 1):
-        for path in [*here, library_cache()]:
-            if path is not None and path.is_file():
-                return path
-        if attempt == 0 and download:
-            fetch()
+    if (path := file.here()) is not None:
+        return path
+    if download:
+        return file.fetch()
     raise FileNotFoundError(
-        f"the weights {file_name} are not on this machine: get {source} and save it as {here[0]}, "
-        "name the file with weights=, or pass download=True once where there is a network"
+        f"the weights {file.name} are not on this machine: `vpkit fetch` and the model's name gets them, and so does "
+        f"download=True where there is a network; by hand, get {file.source} and save it as "
+        f"{weights_folder() / file.name}, or name the file with weights="
     )
-
-
-def hugging_face_cache(repository: str, *file_names: str) -> Path | None:
-    """The first of these files of a repository that the Hugging Face cache of this machine has."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = [try_to_load_from_cache(repository, name) for name in file_names] if repository else []
-    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def load_weights(network: nn.Module, path: Path, head: nn.Module) -> nn.Module:
