@@ -166,6 +166,7 @@ def load_dataset(
     classes: Sequence[str] | None = None,
     seed: int = 0,
     root: str | Path | None = None,
+    whole_train: bool = False,
     download: bool = False,
 ) -> ImageSet:
     """One split of a dataset as an `ImageSet`, decoded on first use and read from the cache afterwards.
@@ -175,7 +176,8 @@ def load_dataset(
             `icons:sketch`, `icons:inverted`, `icons:noisy`, `icons:textured`, shifted domains of `icons`.
         split: "train", "val" or "test". The three are disjoint for equal seeds, and the test images do not
             depend on the seed (those of `icons`, which are drawn, do). For a folder of classes also "all".
-        size: side of the square images in pixels; the row's native size if not given, 224 for a folder.
+        size: side of the square images in pixels; the row's native size if not given, 224 for a folder. A
+            `vpkit.interfaces.Resize`, such as `vpkit.models.resize_of(model)`, also says how they come to it.
         subset: keep at most so many images, stratified by class and chosen by `seed`.
         fraction: keep this share of every class instead, in (0, 1].
         classes: only the images of these, relabelled 0, 1, ... in the order given; what follows chooses among them.
@@ -183,6 +185,8 @@ def load_dataset(
             `ImageSet.few_shot`), and with `subset` at most so many of these; only they are decoded.
         seed: decides validation images that have no official split, the subset, and how `icons` are drawn.
         root: where the files of a torchvision row lie; default `$VPKIT_DATA`, else `data` in the cache folder.
+        whole_train: "train" is all of the official training images where validation would be a tenth of them (CIFAR,
+            SVHN, GTSRB, Food101, Pets ...), as the papers train; "val" is then part of what was trained on.
         download: fetch what is missing, as `vpkit fetch` does. Without it no network is used.
 
     Raises:
@@ -197,6 +201,8 @@ def load_dataset(
     if download:
         _fetch(name, data_root(root))
     source, native_size = load_source(name, split, seed, root)
+    if whole_train and split == "train" and source.validated_by is not None:
+        source = source.validated_by
     size = native_size if size is None else size
     if size < 1:
         raise ValueError(f"size={size}: expected a side of at least 1 pixel")
@@ -211,7 +217,7 @@ def load_dataset(
     images, rows = cached_images(label, chosen, size)
     labels = torch.from_numpy(chosen.labels.astype(np.int64))
     paths = chosen.pool.paths if rows is not None and chosen.pool else chosen.paths
-    image_set = ImageSet(images, labels, source.class_names, name, split, rows=rows, paths=paths)
+    image_set = ImageSet(images, labels, source.class_names, name, split, rows=rows, paths=paths, rule=source.rule)
     return image_set if classes is None else image_set.select_classes(*classes)
 
 

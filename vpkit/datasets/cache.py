@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from vpkit.datasets.source import Source
 from vpkit.files import cache_folder, write_atomically
+from vpkit.interfaces import Resize
 
 _MAPPED = "mapped_file"  # the attribute of a tensor that holds the map its values lie in
 _FORMAT = 4  # part of every cache's key: raise it when what a loader returns changes
@@ -54,7 +55,7 @@ def cached_images(name: str, source: Source, size: int) -> tuple[Tensor, Tensor 
         with FileLock(path.with_name(f".{path.name}.lock")):  # let go of by the system, should this process be killed
             if (found := _read(path, source, size)) is not None:  # by the one we waited for
                 return found, None
-            print(f"preparing {name} at {size} px (once)", file=sys.stderr)
+            print(f"preparing {name} at {int(size)} px (once)", file=sys.stderr)
             write_atomically(path, lambda part: _write(part, source, size))
     except OSError as error:
         raise OSError(
@@ -109,10 +110,11 @@ def parse_size(text: str) -> int:
 def _file(name: str, source: Source, size: int) -> Path:
     """Where the decoded images belong: the name holds a digest of everything they depend on."""
     labels = hashlib.sha256(np.ascontiguousarray(source.labels).tobytes()).hexdigest()
-    key = json.dumps([_FORMAT, name, size, source.fingerprint, labels, source.class_names])
+    how = [repr(size)] if isinstance(size, Resize) and size.rule != "squash" else []
+    key = json.dumps([_FORMAT, name, int(size), source.fingerprint, labels, source.class_names, *how])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     safe_name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[-80:]
-    return cache_folder() / "datasets" / f"{safe_name}-{size}px-{digest}.npy"
+    return cache_folder() / "datasets" / f"{safe_name}-{int(size)}px-{digest}.npy"
 
 
 def _read(path: Path, source: Source, size: int) -> Tensor | None:

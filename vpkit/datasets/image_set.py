@@ -32,6 +32,7 @@ class ImageSet:
         rows: (N,) int64, which of the stored images these are, on the same device; None: all.
         side: images are resized to `side` x `side`; None: as stored.
         paths: of the stored images, if they are files.
+        rule: how the split came about, for result files.
 
     Raises:
         ValueError: shapes, dtypes or label values that do not fit together.
@@ -48,6 +49,7 @@ class ImageSet:
     rows: Tensor | None = None
     side: int | None = None
     paths: tuple[Path, ...] = ()
+    rule: str = ""
 
     def __post_init__(self):
         images, labels = self.stored, self.labels
@@ -149,12 +151,16 @@ class ImageSet:
         unknown = [name for name in class_names if name not in self.class_names]
         if unknown or not class_names:
             raise ValueError(f"no class {', '.join(unknown) or '(none named)'}: expected {', '.join(self.class_names)}")
+        return self._of_classes([self.class_names.index(name) for name in class_names])
+
+    def _of_classes(self, classes: Sequence[int]) -> "ImageSet":
         relabelled = torch.full((len(self.class_names),), -1, device=self.labels.device)
-        for new, name in enumerate(class_names):
-            relabelled[self.class_names.index(name)] = new
+        relabelled[torch.tensor(classes, device=self.labels.device)] = torch.arange(
+            len(classes), device=self.labels.device
+        )
         labels = relabelled[self.labels]
         kept = labels >= 0
-        return replace(self[kept], labels=labels[kept], class_names=class_names)
+        return replace(self[kept], labels=labels[kept], class_names=tuple(self.class_names[k] for k in classes))
 
     def few_shot(self, shots: int, seed: int = 0) -> "ImageSet":
         """Exactly `shots` images of every class, drawn as CoOp draws them.
@@ -174,8 +180,8 @@ class ImageSet:
         """
         if len(self.class_names) < 2:
             raise ValueError(f"{len(self.class_names)} class cannot be split into base and new: expected at least two")
-        middle = -(-len(self.class_names) // 2)
-        return self.select_classes(*self.class_names[:middle]), self.select_classes(*self.class_names[middle:])
+        middle, count = -(-len(self.class_names) // 2), len(self.class_names)
+        return self._of_classes(range(middle)), self._of_classes(range(middle, count))
 
     def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> Batches:
         """Batches of at most `batch_size` images, the last one may be smaller; see `Batches`."""

@@ -172,14 +172,14 @@ def _class_folders(folder: Path, name: str, page: str) -> tuple[Source, list[Pat
 def _imagenet_variant(variant: str, root: Path) -> tuple[Source, np.ndarray]:
     from timm.data import ImageNetInfo  # comes with open_clip
 
-    from vpkit.imagenet_names import imagenet_class_names
+    from vpkit.imagenet_names import clip_imagenet_names
 
     folder = root / IMAGENET_FOLDERS[variant]
     source, paths = _class_folders(folder, f"imagenet:{variant}", _IMAGENET_PAGES[variant])
     synsets = {name: k for k, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
     label_of = (lambda name: int(name)) if variant == "v2" else synsets.get
     labels = np.array([_label(label_of, path, folder) for path in paths], dtype=np.int64)
-    return Source(labels, imagenet_class_names(), source.decode, source.fingerprint, may_lack_classes=True), labels
+    return Source(labels, clip_imagenet_names(), source.decode, source.fingerprint, may_lack_classes=True), labels
 
 
 def _label(label_of: Callable, path: Path, folder: Path) -> int:

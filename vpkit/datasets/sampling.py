@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def split_pool(source: Source, split: str, seed: int, test_share: float = 0.2, v
 def split_off_validation(source: Source, split: str, seed: int) -> Source:
     """`train` or `val` of an official training split that has no validation part: 10 %, stratified, seeded."""
     train, val = stratified_split(source.labels, 0.1, seed=seed)
-    return source.part(train if split == "train" else val)
+    return source.part(val) if split == "val" else replace(source.part(train), validated_by=source)
 
 
 def split_by_content(

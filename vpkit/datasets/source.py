@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vpkit.interfaces import Resize
+
 
 @dataclass(frozen=True)
 class Source:
@@ -24,6 +26,8 @@ class Source:
         pool, positions: for a part, the images it was taken from and which of them these are: parts of one pool, such
             as the splits of several seeds, are decoded once.
         paths: the N files, if the images are files.
+        rule: how the split came about, in words.
+        validated_by: what a training split was before a validation split was taken from it.
     """
 
     labels: np.ndarray
@@ -34,6 +38,8 @@ class Source:
     pool: "Source | None" = None
     positions: np.ndarray | None = None
     paths: tuple[Path, ...] = ()
+    rule: str = ""
+    validated_by: "Source | None" = None
 
     def part(self, positions: Sequence[int] | np.ndarray) -> "Source":
         """The images at `positions` as a source of their own."""
@@ -44,8 +50,9 @@ class Source:
         pool, place = (self, chosen) if self.positions is None else (self.pool, self.positions[chosen])
         paths = tuple(self.paths[i] for i in chosen) if self.paths else ()
         return Source(
-            self.labels[chosen], self.class_names, taken, fingerprint, self.may_lack_classes, pool, place, paths
-        )
+            self.labels[chosen], self.class_names, taken, fingerprint, self.may_lack_classes, pool, place, paths,
+            self.rule,
+        )  # fmt: skip
 
 
 def file_source(paths: Sequence[str | Path], labels: Sequence[int], class_names: Sequence[str]) -> Source:
@@ -82,7 +89,7 @@ def _content_digest(path: str, size: int, changed: int) -> str:
 
 
 def read_image(path: str | Path, size: int) -> np.ndarray:
-    """Decode one image file to (size, size, 3) uint8; bilinear, the aspect ratio is not kept (as in ILM-VP).
+    """Decode one image file to (size, size, 3) uint8; see `fitted`.
 
     Raises:
         ValueError: the file is not a readable image, or its numbers have no known range; the message names it.
@@ -97,8 +104,16 @@ def read_image(path: str | Path, size: int) -> np.ndarray:
 
 
 def fitted(image: Image.Image, size: int) -> np.ndarray:
-    """An opened image as (size, size, 3) uint8 RGB."""
-    return np.asarray(_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
+    """An opened image as (size, size, 3) uint8 RGB; how it comes to that side, a `Resize` says."""
+    rgb, how = _rgb(image), size if isinstance(size, Resize) else Resize(size)
+    filter_ = Image.Resampling.BICUBIC if how.interpolation == "bicubic" else Image.Resampling.BILINEAR
+    if how.rule == "squash":
+        return np.asarray(rgb.resize((how, how), filter_))
+    short = round(how * how.enlarged)
+    scale = short / min(rgb.size)
+    width, height = (max(short, int(side * scale)) for side in rgb.size)  # rounded as torchvision rounds
+    left, top = round((width - how) / 2), round((height - how) / 2)
+    return np.asarray(rgb.resize((width, height), filter_).crop((left, top, left + how, top + how)))
 
 
 class UnknownRange(ValueError):

@@ -1,8 +1,9 @@
 """The papers' data sets as torchvision reads them, and the splits their protocols use."""
 
 import json
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from vpkit.datasets.sampling import split_off_validation, split_pool
 from vpkit.datasets.source import Source, file_source, fitted
+from vpkit.imagenet_names import clip_imagenet_names
 
 _OFFICIAL = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
 _NO_VAL = {"train": {"split": "train"}, "test": {"split": "test"}}
@@ -52,9 +54,14 @@ class TorchvisionSet:
     @property
     def split_rule(self) -> str:
         """One line for tables."""
-        rule = "official" if "val" in self.splits else "official; val: 10 % of train (seeded)"
-        rule = rule if self.splits else "50 / 20 / 30 % (seeded)"
+        rule = self.own_split_rule
         return f"CoOp's file if present, else {rule}" if self.split_file else rule
+
+    @property
+    def own_split_rule(self) -> str:
+        """Without CoOp's file."""
+        rule = "official" if "val" in self.splits else "official; val: 10 % of train (seeded)"
+        return rule if self.splits else "50 / 20 / 30 % (seeded)"
 
 
 def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root: Path) -> Source:
@@ -64,7 +71,7 @@ def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root
         FileNotFoundError: the files are not there; the message says where they belong.
     """
     if (split_file := _split_file(root, row)) is not None:
-        return load_coop_split(split_file, split)
+        return replace(load_coop_split(split_file, split), rule=row.split_file)
     place = root / row.folder if row.own_root else root
     arguments = row.splits.get(split) or row.splits.get("train") or {}
     try:
@@ -74,7 +81,13 @@ def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root
             f"{name} is not complete under {root / row.folder} ({error}): `vpkit fetch {name}` gets its files, or says "
             f"how to come by them; they lie there as torchvision's {row.builder().__name__} expects them"
         ) from error
-    source = _as_source(dataset, row)
+    if row.split_file:
+        warnings.warn(
+            f"{name}: {row.split_file} is not under {root / row.folder}, so its splits are {row.own_split_rule}, which "
+            f"are not the papers': `vpkit fetch {name}` gets the file",
+            stacklevel=2,
+        )
+    source = replace(_as_source(dataset, row), rule=row.own_split_rule)
     if not row.splits:
         return split_pool(source, split, seed, test_share=0.3, val_share=2 / 7)
     if split == "test" or "val" in row.splits:
@@ -178,5 +191,8 @@ TORCHVISION_SETS: dict[str, TorchvisionSet] = {
     ),
     "fgvc_aircraft": TorchvisionSet("FGVCAircraft", "fgvc-aircraft-2013b", _OFFICIAL),
     "clevr_count": TorchvisionSet(_clevr_count, "clevr", _VAL_AS_TEST, class_names=_names(*_CLEVR_NAMES)),
-    "imagenet": TorchvisionSet("ImageNet", "imagenet", _VAL_AS_TEST, own_root=True, takes_download=False),
+    "imagenet": TorchvisionSet(
+        "ImageNet", "imagenet", _VAL_AS_TEST, class_names=lambda _: clip_imagenet_names(), own_root=True,
+        takes_download=False,
+    ),
 }

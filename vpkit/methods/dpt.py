@@ -75,8 +75,9 @@ class DualPromptClassifier(HoldsFrozen):
             by_text = cross_entropy(self._logits(self._plain(images) if plain is None else plain, text), labels)
             by_tokens = cross_entropy(self._logits(features, self.written), labels)
             loss = by_text + by_tokens + self.beta * loss
-        for found in class_logits:
-            loss = loss + self.alpha * class_aware_loss(found, chosen, labels)
+        if class_logits:  # the mean over blocks, as the released code has it, so that alpha means one thing
+            auxiliary = [class_aware_loss(found, chosen, labels) for found in class_logits]
+            loss = loss + self.alpha * torch.stack(auxiliary).mean()
         return loss, logits
 
     def choose(self, plain: Tensor) -> Tensor:

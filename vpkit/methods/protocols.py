@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor, nn
+
 from vpkit.methods.vp import count_parameters
 from vpkit.prompts.context import ContextPrompt
 from vpkit.training.loop import evaluate
@@ -31,7 +34,8 @@ def evaluate_domains(classifiers: Mapping[str, Any], tests: Mapping[str, Any], b
 
     Args:
         classifiers: by method.
-        tests: anything with `.batches(batch_size)`, by name of the column; each is read once a method.
+        tests: anything with `.batches(batch_size)` and ``labels``, by name of the column; each is read once a method.
+            Where some classes have no image, as in ImageNet-A and -R, a prediction is among those that have.
         batch_size: of the tests.
 
     Source: LoGoPrompt's Table 2, DPT's Table 4: trained on one domain, tested on the others too.
@@ -40,9 +44,27 @@ def evaluate_domains(classifiers: Mapping[str, Any], tests: Mapping[str, Any], b
 
     return pd.DataFrame(
         {"method": method, "parameters": count_parameters(classifier)}
-        | {name: evaluate(classifier, split.batches(batch_size)).accuracy for name, split in tests.items()}
+        | {name: _accuracy(classifier, split, batch_size) for name, split in tests.items()}
         for method, classifier in classifiers.items()
     )
+
+
+def _accuracy(classifier: Any, split: Any, batch_size: int) -> float:
+    here = torch.bincount(split.labels, minlength=len(split.class_names)) > 0
+    among = classifier if here.all() else _Among(classifier, here)
+    return evaluate(among, split.batches(batch_size)).accuracy
+
+
+class _Among(nn.Module):
+    """A classifier that names none but some classes: `here`, (T,) bool."""
+
+    def __init__(self, classifier: nn.Module, here: Tensor):
+        super().__init__()
+        self.classifier, self.here = classifier, here
+
+    def loss(self, images: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = self.classifier.loss(images, labels)
+        return loss, logits.masked_fill(~self.here, -torch.inf)
 
 
 def base_to_new(

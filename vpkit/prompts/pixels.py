@@ -20,16 +20,21 @@ class PadPrompt(nn.Module):
         width: width p of the frame; 2 * 3 * p * (2H - 2p) parameters, drawn from N(0, 1).
         scale: one value or one per channel. `scale=model.std` adds v *after* the model's normalisation, as VP
             does, because (x + std * v - mean) / std = (x - mean) / std + v; so learning rates keep their meaning.
+        start: "normal" draws v from N(0, 1) (VP), "zero" starts from nothing (ILM-VP's released code on CLIP).
 
     Raises:
-        ValueError: a frame that is wider than half the image, or images of another size.
+        ValueError: an unknown start, a frame that is wider than half the image, or images of another size.
     """
 
     position: Tensor
     scale: Tensor
 
-    def __init__(self, image_size: int, width: int, scale: float | Sequence[float] | Tensor = 1.0):
+    def __init__(
+        self, image_size: int, width: int, scale: float | Sequence[float] | Tensor = 1.0, start: str = "normal"
+    ):
         super().__init__()
+        if start not in ("normal", "zero"):
+            raise ValueError(f"start={start!r}: expected 'normal' or 'zero'")
         if not 1 <= width <= image_size / 2:
             raise ValueError(f"width={width}: a frame in a {image_size} px image has a width of 1..{image_size // 2}")
         self.image_size, self.width = image_size, width
@@ -37,7 +42,8 @@ class PadPrompt(nn.Module):
         inside[width : image_size - width, width : image_size - width] = True
         self.register_buffer("position", torch.where(~inside.flatten())[0], persistent=False)
         self.register_buffer("scale", _per_channel(scale), persistent=False)
-        self.pixels = nn.Parameter(torch.randn(3, len(self.position)))
+        drawn = torch.randn(3, len(self.position))  # in any case, so that what is drawn next does not depend on it
+        self.pixels = nn.Parameter(drawn if start == "normal" else torch.zeros_like(drawn))
 
     def picture(self) -> Tensor:
         """What is added to every image, in pixel units: (3, H, H), zero inside the frame."""

@@ -5,6 +5,8 @@ Tensors lie in a safetensors file, everything else as JSON in its header; nothin
 
 import json
 import random
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +14,57 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from vpkit.files import read_safetensors, write_atomically
 from vpkit.interfaces import Classifier, LabelledBatches
+from vpkit.training.history import History
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["checkpoint_file", "epochs_left", "load_checkpoint", "save_checkpoint"]
+
+
+def epochs_left(
+    checkpoint: str | Path | None,
+    classifier: Classifier,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    batches: LabelledBatches,
+    epochs: int,
+    history: History,
+) -> Iterator[int]:
+    """The epochs of a training loop, from 1 or from where it was cut off; the state is kept after each.
+
+    Args:
+        checkpoint: a `.safetensors` file; None keeps nothing.
+        classifier, optimizer, scheduler, batches, epochs: as for `save_checkpoint`.
+        history: gets the rows of the epochs that were done before; the loop adds those of its own.
+
+    Raises:
+        ValueError: as `load_checkpoint`.
+    """
+    state = (classifier, optimizer, scheduler, batches, epochs)
+    if checkpoint is not None:
+        history.rows[:] = load_checkpoint(checkpoint, *state)
+    for epoch in range(len(history) + 1, epochs + 1):
+        yield epoch
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, *state, history.rows)
+
+
+def checkpoint_file(place: str | Path | None, name: str) -> Path | None:
+    """Where the state of a run is kept: `place`, or, if that is a folder, a file of this name in it; None: nowhere."""
+    if place is None or place == "":
+        return None
+    if Path(place).suffix == ".safetensors":
+        return Path(place)
+    return Path(place) / f"{re.sub(r'[^A-Za-z0-9+-]+', '_', name) or 'run'}.safetensors"
 
 
 def save_checkpoint(
     path: str | Path,
     classifier: Classifier,
     optimizer: Optimizer,
-    scheduler: LambdaLR,
+    scheduler: LRScheduler,
     batches: LabelledBatches,
     epochs: int,
     rows: list[dict],
@@ -64,7 +104,7 @@ def load_checkpoint(
     path: str | Path,
     classifier: Classifier,
     optimizer: Optimizer,
-    scheduler: LambdaLR,
+    scheduler: LRScheduler,
     batches: LabelledBatches,
     epochs: int,
 ) -> list[dict]:
@@ -91,7 +131,8 @@ def load_checkpoint(
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
-    scheduler.load_state_dict(header["scheduler"] | {"lr_lambdas": [None] * len(header["groups"])})
+    lambdas = {"lr_lambdas": [None] * len(header["groups"])} if hasattr(scheduler, "lr_lambdas") else {}
+    scheduler.load_state_dict(header["scheduler"] | lambdas)
     _restore_random_state(tensors, header, batches)
     return header["rows"]
 

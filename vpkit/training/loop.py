@@ -14,9 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from vpkit.interfaces import Batch, Classifier, LabelledBatches
-from vpkit.training.checkpoint import load_checkpoint, save_checkpoint
+from vpkit.training.checkpoint import checkpoint_file, epochs_left
 from vpkit.training.history import History
-from vpkit.training.schedules import Schedule, constant
+from vpkit.training.schedules import Plan, constant
 
 __all__ = ["EpochResult", "Evaluation", "evaluate", "fit", "train_epoch"]
 
@@ -147,7 +147,7 @@ def fit(
     epochs: int,
     before_epoch: Callable[[Trained, int], object] | None = None,
     *,
-    schedule: Callable[[int, int], Schedule] = constant,
+    schedule: Plan = constant,
     name: str = "",
     checkpoint: str | Path | None = None,
     show: bool = True,
@@ -164,8 +164,9 @@ def fit(
             happens between epochs, such as ILM's new mapping. Entries of a dict it returns join the history.
         schedule: from `vpkit.training.schedules`, called as `schedule(epochs, steps_per_epoch)`.
         name: shown in front of the printed rows.
-        checkpoint: a `.safetensors` file rewritten after each epoch. If it is there, the run goes on where it
-            stopped and gives the numbers of an unbroken one; a `before_epoch` that keeps state of its own does not.
+        checkpoint: a `.safetensors` file rewritten after each epoch, or a folder for one of that `name`; "" or None
+            keeps none. If it is there, the run goes on where it stopped and gives the numbers of an unbroken one; a
+            `before_epoch` that keeps state of its own does not.
         show: print the rows.
 
     Returns:
@@ -179,10 +180,11 @@ def fit(
     """
     started = perf_counter()
     scheduler = LambdaLR(optimizer, schedule(epochs, len(train)))
-    state = (classifier, optimizer, scheduler, train, epochs)
-    history = History(load_checkpoint(checkpoint, *state) if checkpoint else ())
+    history = History()
+    path = checkpoint_file(checkpoint, name)
+    left = epochs_left(path, classifier, optimizer, scheduler, train, epochs, history)
     with tqdm(total=epochs, initial=len(history), desc=name or "fit", unit="epoch", leave=False) as bar:
-        for epoch in range(len(history) + 1, epochs + 1):
+        for epoch in left:
             extra = before_epoch(classifier, epoch) if before_epoch else None
             lr = optimizer.param_groups[0]["lr"]
             fitted = train_epoch(classifier, train, optimizer, scheduler, epoch)
@@ -195,9 +197,8 @@ def fit(
             history.add(**row, **(extra if isinstance(extra, dict) else {}))
             if show:
                 print(said)
-            bar.update()
-            if checkpoint:
-                save_checkpoint(checkpoint, *state, history.rows)
+            bar.n = epoch
+            bar.refresh()
     history.seconds = perf_counter() - started
     return history
 

@@ -5,9 +5,11 @@ applies it, which is what `vpkit.fit` does.
 """
 
 from collections.abc import Callable
+from functools import partial
 from math import cos, pi
 
 Schedule = Callable[[int], float]
+Plan = Callable[[int, int], Schedule | list[Schedule]]  # of epochs and steps per epoch
 
 
 def constant(epochs: int, steps_per_epoch: int) -> Schedule:
@@ -44,6 +46,16 @@ def warmup_cosine(epochs: int, steps_per_epoch: int, warmup_steps: int = 1000) -
         return 0.5 * (1 + cos(pi * (step - warmup_steps) / (steps - warmup_steps)))
 
     return factor
+
+
+def of_each_group(*plans: Callable[[int, int], Schedule]) -> Callable[[int, int], list[Schedule]]:
+    """One schedule for each parameter group of the optimizer, such as DPT's two learning rates with two warm-ups."""
+    return lambda epochs, steps_per_epoch: [plan(epochs, steps_per_epoch) for plan in plans]
+
+
+def coop(lr: float, warmup_epochs: int = 1) -> Callable[[int, int], Schedule]:
+    """`constant_then_cosine` of a base rate `lr`; without a warm-up `cosine`, step by step."""
+    return partial(constant_then_cosine, base_lr=lr, warmup_epochs=warmup_epochs) if warmup_epochs else cosine
 
 
 def constant_then_cosine(
