@@ -49,7 +49,7 @@ CLIP_TEN = {"dataset": "digits", "n_train": 30, "n_test": 20, "epochs": 1, "devi
 CLIP_CHAPTERS = {  # smallest parameters, and for each of `methods` the rows it gives
     "04_clip_template_mapping": (
         {**CLIP_TEN, "prompt_size": 4},
-        {"linear probe": ["linear probe"], "full fine-tuning": ["full fine-tuning"]},
+        {method: [method] for method in ("VP+TP", "VP+TP+LM", "linear probe", "full fine-tuning")},
     ),
     "05_logoprompt": (
         {**CLIP_TEN, "shots": 1, "num_candidates": 2, "strip_ratio": 0.4},

@@ -4,6 +4,7 @@ Nothing here runs unless a download was asked for.
 """
 
 import hashlib
+import os
 import sys
 from http.client import HTTPException
 from pathlib import Path
@@ -12,9 +13,14 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-__all__ = ["download", "size_of"]
+__all__ = ["download", "may_download", "size_of"]
 
 _TRIES = 4
+
+
+def may_download(asked: bool | None) -> bool:
+    """Whether the network may be used: as asked, or as `$VPKIT_DOWNLOAD` says ("1": yes)."""
+    return os.environ.get("VPKIT_DOWNLOAD") == "1" if asked is None else asked
 
 
 def download(url: str, path: str | Path, md5: str = "", sha256: str = "") -> Path:

@@ -1,6 +1,6 @@
 """Explanation by example: the source images that a prompted image resembles most (Chen et al. 2023, Appendix C)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vpkit.datasets.image_set import ImageSet
+from vpkit.interfaces import Batch
 from vpkit.methods.vp import PromptedClassifier
 
-__all__ = ["Explanation", "explain_by_example"]
+__all__ = ["Explanation", "explain_by_example", "source_probabilities"]
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,15 @@ def explain_by_example(
 def _features(encode: Callable[[Tensor], Tensor], image_set: ImageSet, size: int) -> Tensor:
     parts = [encode(images).float() for images, _ in image_set.resized(size).batches(64)]
     return normalize(torch.cat(parts), dim=1)
+
+
+@torch.no_grad()
+def source_probabilities(classifier: PromptedClassifier, batches: Iterable[Batch]) -> Tensor:
+    """(N, T): how likely the model holds each target class's source class to be, of prompted images.
+
+    Args:
+        classifier: with a one-to-one mapping.
+        batches: of images (B, 3, h, h) in [0, 1] and labels.
+    """
+    parts = [classifier.model(classifier.prompt(images)).softmax(1) for images, _ in batches]
+    return classifier.mapping(torch.cat(parts))

@@ -42,6 +42,7 @@ def save_run(
     parameters: dict,
     metrics: dict,
     history: History | None = None,
+    splits: list[dict] | None = None,
 ) -> Path:
     """Write one run as a JSON file, whole or not at all.
 
@@ -51,6 +52,7 @@ def save_run(
         parameters: everything that decides the numbers, the seed included.
         metrics: final numbers, with the n behind them, such as `{"test_accuracy": 0.5, "n_test": 1000}`.
         history: per-epoch values, and the wall time of the training.
+        splits: of the data that was used: name, split, n and rule of each.
 
     Raises:
         ValueError: a metric that is no number, NaN or infinite, or a path that does not end in `.json`.
@@ -71,6 +73,7 @@ def save_run(
         "metrics": metrics,
         "history": history.rows if history else [],
         "seconds": None if history is None or history.seconds is None else round(history.seconds, 2),
+        "splits": splits or [],
         **provenance(),
     }
     text = json.dumps(record, indent=1, allow_nan=False)

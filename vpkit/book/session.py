@@ -11,9 +11,11 @@ import os
 import platform
 import random
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from vpkit.files import check_writable
 
 __all__ = ["check_parameters", "choose_device", "keep_freed_memory", "save_table", "start"]
 
+DECIDE_NOTHING = ("device", "results_dir", "download", "checkpoints")  # parameters that no number depends on
 _INJECTED = "# Parameters\n"  # the first line of the cell that papermill injects
 
 
@@ -52,6 +55,7 @@ def start(seed: int = 0, device: str | None = None, chapter: str | None = None) 
         given = vars(main) if hasattr(main, "In") else {}
         check_values(chapter, {name: given[name] for name in chapter_parameters(chapter) if name in given})
         check_writable(given.get("results_dir", ""))
+        _tell(given)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (for libraries that draw from NumPy's global generator)
     torch.manual_seed(seed)
@@ -63,6 +67,16 @@ def start(seed: int = 0, device: str | None = None, chapter: str | None = None) 
     where = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "the CPU, which the defaults are sized for"
     print(f"vpkit {metadata.version('vpkit')} on {where}, seed {seed}")
     return chosen
+
+
+def _tell(given: dict) -> None:
+    """What the parameters say to parts that are called without them: may they download, where do they keep states."""
+    for name, value in (
+        ("VPKIT_DOWNLOAD", "1" if given.get("download") else ""),
+        ("VPKIT_CHECKPOINTS", str(Path(given["checkpoints"]).absolute()) if given.get("checkpoints") else ""),
+    ):
+        if value:
+            os.environ[name] = value
 
 
 def keep_freed_memory() -> bool:
@@ -82,13 +96,13 @@ def keep_freed_memory() -> bool:
 def notebook_parameters() -> dict:
     """The values of the running notebook's parameters cell, as they are now; {} outside a notebook.
 
-    The cell is known by its last line: it assigns `results_dir`. `device` and `results_dir` decide no number and
-    are left out, and so is anything that is no longer a plain value.
+    The cell is known by its last line: it assigns `results_dir`. What decides no number is left out (`device`,
+    `results_dir`, `download`, `checkpoints`), and so is anything that is no longer a plain value.
     """
     main = sys.modules.get("__main__")
     cells = [names for names in map(_assigned_values, getattr(main, "In", [])) if "results_dir" in names]
     # The longest is the declaration; a cell that papermill injects may override only some.
-    names = [name for name in max(cells, key=len, default=[]) if name not in ("device", "results_dir")]
+    names = [name for name in max(cells, key=len, default=[]) if name not in DECIDE_NOTHING]
     plain = (str, int, float, bool, list, type(None))
     return {name: getattr(main, name) for name in names if isinstance(getattr(main, name, None), plain)}
 
@@ -99,7 +113,7 @@ def declared_values(notebook: dict) -> dict:
     return _assigned_values("".join(cell["source"]))
 
 
-def save_table(folder: str | Path, table, histories: dict | None = None) -> list[Path]:
+def save_table(folder: str | Path, table, histories: dict | None = None, splits: Iterable[Any] = ()) -> list[Path]:
     """Save each row of a notebook's result table as one run, with the notebook's parameters; nothing if `folder` is "".
 
     Args:
@@ -108,19 +122,22 @@ def save_table(folder: str | Path, table, histories: dict | None = None) -> list
         table: pandas table with a column `method`; the other columns are the metrics. None, in a column of dtype
             object, stands for a number that the method does not have; NaN is refused.
         histories: by method, where there are any.
+        splits: the `ImageSet`s that were used: how many images each has, and how it came about, is saved too.
     """
     folder = folder or os.environ.get("VPKIT_RESULTS", "")
     if not folder:
         return []
     parameters = notebook_parameters()
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:10]
+    used = [{"name": s.name, "split": s.split, "n": len(s), "rule": s.rule} for s in splits]
     paths = []
     for row in table.to_dict("records"):
         method = row.pop("method")
         row = {name: value for name, value in row.items() if value is not None}
         name = f"{parameters.get('dataset', 'run')}-{method}-{digest}.json".replace(" ", "_")
         history = (histories or {}).get(method)
-        paths.append(save_run(Path(folder) / name, method=method, parameters=parameters, metrics=row, history=history))
+        run = {"method": method, "parameters": parameters, "metrics": row, "history": history, "splits": used}
+        paths.append(save_run(Path(folder) / name, **run))
     return paths
 
 

@@ -103,8 +103,10 @@ def run_point(point: Point, folder: str) -> str:
         source.write_text(point.notebook, encoding="utf-8")
         (place / "point.yaml").write_text(json.dumps({"name": point.name, "parameters": point.parameters}))
         try:
+            states = place / "checkpoints"  # what was cut off goes on where it stopped
+            kept = {"checkpoints": str(states)} if "checkpoints = " in point.notebook else {}
             papermill.execute_notebook(
-                source, place / "partly.ipynb", point.parameters | {"results_dir": str(place)},
+                source, place / "partly.ipynb", point.parameters | {"results_dir": str(place)} | kept,
                 kernel_name="python3", cwd=place, progress_bar=False,
             )  # fmt: skip
         except Exception as error:  # whatever a notebook does wrong is that point's affair
@@ -113,6 +115,7 @@ def run_point(point: Point, folder: str) -> str:
             return text.strip()
         (place / "error.txt").unlink(missing_ok=True)
         source.unlink()
+        shutil.rmtree(states, ignore_errors=True)
         (place / "partly.ipynb").replace(place / "executed.ipynb")
     return ""
 

@@ -29,6 +29,7 @@ from vpkit.datasets.paper_sets import (
 from vpkit.datasets.sampling import chosen_positions
 from vpkit.datasets.source import Source
 from vpkit.datasets.torchvision_sets import TORCHVISION_SETS, load_torchvision
+from vpkit.downloads import may_download
 from vpkit.files import cache_folder
 
 __all__ = [
@@ -167,7 +168,7 @@ def load_dataset(
     seed: int = 0,
     root: str | Path | None = None,
     whole_train: bool = False,
-    download: bool = False,
+    download: bool | None = None,
 ) -> ImageSet:
     """One split of a dataset as an `ImageSet`, decoded on first use and read from the cache afterwards.
 
@@ -187,7 +188,8 @@ def load_dataset(
         root: where the files of a torchvision row lie; default `$VPKIT_DATA`, else `data` in the cache folder.
         whole_train: "train" is all of the official training images where validation would be a tenth of them (CIFAR,
             SVHN, GTSRB, Food101, Pets ...), as the papers train; "val" is then part of what was trained on.
-        download: fetch what is missing, as `vpkit fetch` does. Without it no network is used.
+        download: fetch what is missing, as `vpkit fetch` does. Without it no network is used; None asks
+            `$VPKIT_DOWNLOAD`, which a chapter's parameter sets.
 
     Raises:
         ValueError: an unknown name or split, an impossible size, subset, fraction or shots, a class left without
@@ -198,7 +200,7 @@ def load_dataset(
     """
     if split not in SPLITS and not (split == "all" and name.startswith("folder:")):
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    if download:
+    if may_download(download):
         _fetch(name, data_root(root))
     source, native_size = load_source(name, split, seed, root)
     if whole_train and split == "train" and source.validated_by is not None:

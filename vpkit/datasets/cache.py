@@ -118,7 +118,7 @@ def _file(name: str, source: Source, size: int) -> Path:
 
 
 def _read(path: Path, source: Source, size: int) -> Tensor | None:
-    shape = (len(source.labels), 3, size, size)
+    shape = (len(source.labels), 3, int(size), int(size))
     try:
         array = np.load(path, mmap_mode="c" if len(source.labels) else None)
     except (OSError, ValueError, EOFError):  # not there, not numpy's, or cut short
@@ -143,7 +143,7 @@ def _write(part: Path, source: Source, size: int) -> None:
     """One image after the other, not through a map: a full disk is an error then and not the end of the process."""
     count, failed = len(source.labels), []
     with part.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (count, 3, size, size)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, 3, int(size), int(size))}
         np.lib.format.write_array_header_1_0(file, header)
         for i in tqdm(range(count), desc="decoding", unit="image", leave=False, disable=None):
             try:

@@ -192,7 +192,11 @@ TORCHVISION_SETS: dict[str, TorchvisionSet] = {
     "fgvc_aircraft": TorchvisionSet("FGVCAircraft", "fgvc-aircraft-2013b", _OFFICIAL),
     "clevr_count": TorchvisionSet(_clevr_count, "clevr", _VAL_AS_TEST, class_names=_names(*_CLEVR_NAMES)),
     "imagenet": TorchvisionSet(
-        "ImageNet", "imagenet", _VAL_AS_TEST, class_names=lambda _: clip_imagenet_names(), own_root=True,
+        "ImageNet",
+        "imagenet",
+        _VAL_AS_TEST,
+        class_names=lambda _: clip_imagenet_names(),
+        own_root=True,
         takes_download=False,
     ),
 }

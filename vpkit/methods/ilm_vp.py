@@ -3,14 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vpkit.interfaces import LabelledBatches
-from vpkit.mappings.one_to_one import PredictionCounts, count_predictions, frequency_mapping, optimal_mapping
-from vpkit.mappings.weighted import bayesian_mapping, probability_mass
+from vpkit.mappings.one_to_one import (
+    PredictionCounts,
+    count_predictions,
+    frequency_mapping,
+    identity_mapping,
+    optimal_mapping,
+    random_mapping,
+)
+from vpkit.mappings.weighted import LinearMapping, WeightedMapping, bayesian_mapping, probability_mass
 from vpkit.methods.vp import PromptedClassifier
+from vpkit.models.frozen import FrozenModel
 
-__all__ = ["MAPPINGS", "CountingClassifier", "remap", "remap_from_training"]
+__all__ = ["MAPPINGS", "CountingClassifier", "empty_mapping", "first_mapping", "remap", "remap_from_training"]
 
 MAPPINGS: dict[str, dict[str, Any]] = {  # what `remap` is given for each method
     "FLM": {"interval": None},
@@ -21,6 +30,31 @@ MAPPINGS: dict[str, dict[str, Any]] = {  # what `remap` is given for each method
     "BLM": {"assign": bayesian_mapping},
     "BLM+": {"assign": bayesian_mapping, "count": probability_mass},
 }
+
+
+def empty_mapping(method: str, num_source: int, num_target: int) -> nn.Module:
+    """A mapping of the kind that `remap` makes for a row of `MAPPINGS`, before it has: a checkpoint can go into it."""
+    if MAPPINGS.get(method, {}).get("assign") is bayesian_mapping:
+        return WeightedMapping(torch.zeros(num_source, num_target))
+    return identity_mapping(num_target)
+
+
+def first_mapping(
+    method: str, model: FrozenModel, prompt: nn.Module, batches: LabelledBatches, seed: int = 0
+) -> nn.Module:
+    """What a classifier starts with: RLM's draw, FLM as a learned matrix for "linear mapping", else an empty mapping.
+
+    Args:
+        method: "RLM", "linear mapping", or a row of `MAPPINGS`, whose `remap` makes its own before the first epoch.
+        model, prompt, batches: what is counted for "linear mapping".
+        seed: of RLM.
+    """
+    num_source, num_target = len(model.class_names), len(batches.class_names)
+    if method == "RLM":
+        return random_mapping(num_source, num_target, seed)
+    if method == "linear mapping":
+        return LinearMapping(num_source, frequency_mapping(count_predictions(model, prompt, batches)))
+    return empty_mapping(method, num_source, num_target)
 
 
 def remap(

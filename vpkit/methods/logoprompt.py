@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from vpkit.datasets.image_set import ImageSet
 from vpkit.mappings.one_to_one import identity_mapping
 from vpkit.methods.baselines import TipAdapter
 from vpkit.methods.coop import TextPromptedClassifier
+from vpkit.methods.protocols import base_to_new
 from vpkit.methods.vp import PromptedClassifier
 from vpkit.models.clip import FrozenCLIP
 from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet
@@ -416,10 +418,12 @@ def variants(
     clip: FrozenCLIP,
     train: NamePastedImages,
     context: Callable[..., ContextPrompt],
-    logo: LoGoPromptClassifier,
+    logo: Callable[..., LoGoPromptClassifier],
     epochs: int,
     lr: float,
     location: str = "random",
+    template: str = "a photo of a {}.",
+    learned: LoGoPromptClassifier | None = None,
 ) -> Iterator[tuple[str, nn.Module, int, float]]:
     """Untrained classifiers of the paper's other rows, one after the other: name, classifier, epochs, learning rate.
 
@@ -429,16 +433,17 @@ def variants(
         methods: any of "Table 4a", "two stages", "CoCoOp", "VP+TP", "tunable".
         train: shows the classes, their strips and the number of pixels.
         context: `context(class_names, class_specific=...)` to an untrained prompt.
-        logo: LoGoPrompt as trained, from which tunable strips go on.
+        logo: `logo(prompt)` to an untrained LoGoPrompt.
         epochs, lr: of LoGoPrompt. CoCoOp, which needs sentences for every image, and tunable strips get a sixth.
         location: of the strips.
+        template: of the sentences that contexts are generated from.
+        learned: LoGoPrompt as trained, from which tunable strips go on; by default from an untrained context.
 
     Source: Shi & Yang 2023, Tables 2, 4a and Secs. 3.2.3, 4.4. Explained in chapter 5.
     """
     names, scale = train.class_names, clip.logit_scale
-    options: dict[str, Any] = {"num_candidates": logo.num_candidates, "include_positive": logo.include_positive}
     few, side, device = max(1, epochs // 6), clip.image_size, train.labels.device
-    sentences = fill_templates("a photo of a {}.", names)
+    sentences = fill_templates(template, names)
     if "CoCoOp" in methods:
         shift = MetaNet(clip.embed_dim, clip.text_width).to(device)
         yield "CoCoOp", TextPromptedClassifier(context(names), scale, shift), few, lr / 5
@@ -448,17 +453,74 @@ def variants(
         yield "VP+TP", PixelClassifier(pixels.to(device)), epochs, 3.0
     if "two stages" in methods:
         first = GeneratedContext(context(names), clip.encode_text(sentences))
-        yield "LoGoPrompt, first stage", LoGoPromptClassifier(first, scale, **options), 2 * epochs, lr
-        yield "LoGoPrompt, two stages", LoGoPromptClassifier(first.fixed(), scale, **options), epochs, lr
+        yield "LoGoPrompt, first stage", logo(first), 2 * epochs, lr
+        yield "LoGoPrompt, two stages", logo(first.fixed()), epochs, lr
     if "tunable" in methods:
-        prompt = deepcopy(logo.prompt)
-        tunable = TunableLoGoPromptClassifier(prompt, scale, train.strips, location, **options)
+        usual = logo(context(names, class_specific=True)) if learned is None else learned
+        options: dict[str, Any] = {"num_candidates": usual.num_candidates, "include_positive": usual.include_positive}
+        tunable = TunableLoGoPromptClassifier(deepcopy(usual.prompt), scale, train.strips, location, **options)
         yield "LoGoPrompt tunable", tunable, few, lr
     if "Table 4a" in methods:
         only_names = clip.encode_image(render_class_names(names, side, side).to(device) / 255)
         for method, features in (("names as images", only_names), ("names pasted", None)):
             prompt = context(names, class_specific=True)
             yield method, NamesAsDataClassifier(prompt, scale, features), epochs, lr
+
+
+def base_to_new_rows(
+    halves: Mapping[str, NamePastedImages],
+    learn: Callable[..., nn.Module],
+    context: Callable[..., ContextPrompt],
+    written: Callable[..., nn.Module],
+    coop: Callable[..., TextPromptedClassifier],
+    logo: Callable[..., LoGoPromptClassifier],
+    lr: float,
+    epochs: int,
+    methods: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> dict[str, dict[str, float]]:
+    """{"base", "new", "H"} of zero-shot, CoOp, LoGoPrompt shared and generated, and CoCoOp if `methods` names it.
+
+    Args:
+        halves: test splits of the "base" and "new" classes.
+        learn: `learn(classifier, epochs=, lr=, name=)` trains on the base classes and returns it.
+        context, written, coop, logo: `context(names)`, `written(names)`, `coop(text)`, `logo(text)`, as in chapter 5.
+        lr: of generated contexts; a fifth for shared ones.
+        epochs: CoCoOp gets a sixth.
+        without: of these names, not to be trained.
+
+    Source: Shi & Yang 2023, Table 1. Explained in chapter 5.
+    """
+
+    def generated(names: Sequence[str]) -> GeneratedContext:
+        return GeneratedContext(context(names), written(names)())
+
+    def meta(names: Sequence[str]) -> TextPromptedClassifier:
+        features = written(names)()
+        width = context(names).embedded.shape[2]
+        return coop(context(names), shift=MetaNet(features.shape[1], width).to(features.device))
+
+    rows = {"zero-shot": base_to_new(lambda names: coop(written(names)), id, halves)}
+    shared: dict[str, tuple[Callable, int]] = {
+        "CoOp": (lambda names: coop(context(names)), epochs),
+        "LoGoPrompt, shared": (lambda names: logo(context(names)), epochs),
+    }
+    if "CoCoOp" in methods:
+        shared["CoCoOp"] = meta, max(1, epochs // 6)
+    for method, (make, rounds) in shared.items():
+        if method not in without:
+            train = partial(learn, epochs=rounds, lr=lr / 5, name=f"{method}, base")
+            rows[method] = base_to_new(make, train, halves)
+    if "LoGoPrompt, first stage" not in without:
+        state: dict[str, Tensor] = {}
+        train = partial(learn, epochs=epochs, lr=lr, name="LoGoPrompt, first stage, base")
+        rows["LoGoPrompt, first stage"] = base_to_new(
+            lambda names: logo(generated(names)), lambda stage: state.update(train(stage).state_dict()), halves
+        )
+        rows["LoGoPrompt, first stage, not pasted"] = base_to_new(
+            lambda names: coop(generated(names)), lambda stage: stage.load_state_dict(state), halves
+        )
+    return rows
 
 
 @torch.no_grad()

@@ -242,7 +242,7 @@ def load_clip(
     device: torch.device | str | None = None,
     *,
     weights: str | Path | None = None,
-    download: bool = False,
+    download: bool | None = None,
 ) -> FrozenCLIP:
     """Load a row of `CLIP_MODELS`, frozen, on `device` (default: the CPU).
 
@@ -251,7 +251,8 @@ def load_clip(
         device: where to put it.
         weights: a weight file to use; otherwise it is looked for in `$VPKIT_WEIGHTS` (default: `weights` in the
             cache folder) and in the Hugging Face cache.
-        download: fetch missing weights. Without it no network is used.
+        download: fetch missing weights. Without it no network is used; None asks `$VPKIT_DOWNLOAD`, which a chapter's
+            parameter sets.
 
     Raises:
         ValueError: an unknown name, or a file that does not fit the model or is cut short.
@@ -305,7 +306,7 @@ def open_clip_file(architecture: str, tag: str) -> WeightFile:
     return hugging_face_file(f"{architecture}-{tag}.safetensors", repository, *files)
 
 
-def _load_hub(architecture: str, tag: str, weights: str | Path | None, download: bool) -> FrozenCLIP:
+def _load_hub(architecture: str, tag: str, weights: str | Path | None, download: bool | None) -> FrozenCLIP:
     import open_clip
 
     path = find_weights(open_clip_file(architecture, tag), weights, download)

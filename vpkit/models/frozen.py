@@ -236,7 +236,7 @@ def load_frozen(
     device: torch.device | str | None = None,
     *,
     weights: str | Path | None = None,
-    download: bool = False,
+    download: bool | None = None,
 ) -> FrozenModel:
     """Load a row of `FROZEN_MODELS`, frozen, on `device` (default: the CPU).
 
@@ -245,7 +245,8 @@ def load_frozen(
         device: where to put it.
         weights: a weight file to use; otherwise it is looked for in `$VPKIT_WEIGHTS` (default: `weights` in the
             cache folder) and in the library's own cache.
-        download: fetch missing weights. Without it no network is used.
+        download: fetch missing weights. Without it no network is used; None asks `$VPKIT_DOWNLOAD`, which a chapter's
+            parameter sets.
 
     Raises:
         ValueError: unknown name (the message lists the known ones), or a weight file that does not fit.

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from vpkit.downloads import download as fetch_file
+from vpkit.downloads import may_download
 from vpkit.files import cache_folder
 
 __all__ = [
@@ -50,7 +51,9 @@ def weights_folder() -> Path:
     return Path(folder).expanduser() if folder else cache_folder() / "weights"
 
 
-def build_torchvision(architecture: str, weights_name: str, weights: str | Path | None, download: bool) -> HubNetwork:
+def build_torchvision(
+    architecture: str, weights_name: str, weights: str | Path | None, download: bool | None
+) -> HubNetwork:
     """A torchvision classifier, such as `build_torchvision("resnet18", "IMAGENET1K_V1", None, False)`.
 
     Raises:
@@ -68,7 +71,7 @@ def build_torchvision(architecture: str, weights_name: str, weights: str | Path 
     return HubNetwork(network, names, preset.crop_size[0], tuple(preset.mean), tuple(preset.std), head)
 
 
-def build_timm(name: str, weights: str | Path | None, download: bool) -> HubNetwork:
+def build_timm(name: str, weights: str | Path | None, download: bool | None) -> HubNetwork:
     """A timm classifier with an ImageNet head, such as `build_timm("resnetv2_50x1_bit.goog_in21k", None, False)`.
 
     Raises:
@@ -159,7 +162,7 @@ def hugging_face_file(name: str, repository: str, *file_names: str) -> WeightFil
     return WeightFile(name, url, source, library_cache, lambda: Path(hf_hub_download(repository, file_names[0])))
 
 
-def find_weights(file: WeightFile, given: str | Path | None, download: bool) -> Path:
+def find_weights(file: WeightFile, given: str | Path | None, download: bool | None) -> Path:
     """The weight file: the one given, one on this machine, or a download if allowed.
 
     Raises:
@@ -171,7 +174,7 @@ def find_weights(file: WeightFile, given: str | Path | None, download: bool) -> 
         return Path(given)
     if (path := file.here()) is not None:
         return path
-    if download:
+    if may_download(download):
         return file.fetch()
     raise FileNotFoundError(
         f"the weights {file.name} are not on this machine: `vpkit fetch` and the model's name gets them, and so does "

@@ -1,5 +1,7 @@
 """Images, and prompts three ways."""
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
@@ -8,8 +10,19 @@ from vpkit.interfaces import Normalises, PixelPrompt, normalised
 from vpkit.plots.style import displayable, finished
 
 
-def show_images(images: Tensor, titles: list[str] | None = None, columns: int = 8, side: float = 1.0):
-    """A grid of images, (N, 3, h, w), uint8 or floats in [0, 1] (values beyond are clipped)."""
+def show_images(
+    images: Tensor, titles: list[str] | None = None, columns: int = 8, side: float = 1.0, wrap: int | None = None
+):
+    """A grid of images, (N, 3, h, w), uint8 or floats in [0, 1] (values beyond are clipped).
+
+    Args:
+        titles: one an image.
+        columns: images in a row.
+        side: of an image, in inches.
+        wrap: lines of titles are broken after so many letters.
+    """
+    if titles and wrap:
+        titles = ["\n".join(fill(line, wrap) for line in title.splitlines()) for title in titles]
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     text_room = 0.28 if titles else 0.0

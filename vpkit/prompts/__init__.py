@@ -3,7 +3,7 @@
 A prompt is a small `nn.Module` and knows nothing of how it is trained.
 """
 
-from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet
+from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet, WrittenText
 from vpkit.prompts.files import load_prompt, save_prompt, study_prompts
 from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
 from vpkit.prompts.patch_embeddings import PatchEmbeddings, cache_patches
@@ -21,6 +21,7 @@ __all__ = [
     "PatchEmbeddings",
     "PatchPrompt",
     "TokenPrompt",
+    "WrittenText",
     "cache_patches",
     "clip_templates",
     "fill_templates",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vpkit.models.clip import FrozenCLIP
 from vpkit.models.frozen import HoldsFrozen
-from vpkit.prompts.templates import check_class_names
+from vpkit.prompts.templates import check_class_names, fill_templates
 
 __all__ = ["ContextPrompt", "GeneratedContext", "MetaNet"]
 
@@ -122,6 +122,27 @@ class ContextPrompt(HoldsFrozen):
         end = self.end.expand(*images, -1).flatten()
         length = self.embedded.shape[1]  # the longest sentence ends there
         return self.clip.encode_embedded(embedded.flatten(0, -3), end, unit, length).view(*images, classes, -1)
+
+
+class WrittenText(nn.Module):
+    """Hand-written text in place of a `ContextPrompt`: unit features (T, D) of one sentence a class, computed once.
+
+    Args:
+        clip: the frozen model.
+        class_names: the T names.
+        template: the sentence, with `{}` for the name.
+    """
+
+    features: Tensor
+
+    def __init__(self, clip: FrozenCLIP, class_names: Sequence[str], template: str = "a photo of a {}."):
+        super().__init__()
+        self.class_names = tuple(class_names)
+        self.register_buffer("features", clip.encode_text(fill_templates(template, class_names)), persistent=False)
+
+    def forward(self) -> Tensor:
+        """Unit text features (T, D)."""
+        return self.features
 
 
 class MetaNet(nn.Module):

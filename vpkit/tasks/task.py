@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from vpkit.datasets import ImageSet
 from vpkit.datasets.batches import resized
 from vpkit.datasets.source import content_digest, read_image
-from vpkit.mappings.one_to_one import LabelMapping, identity_mapping
-from vpkit.mappings.weighted import WeightedMapping, bayesian_mapping
+from vpkit.mappings.one_to_one import LabelMapping
 from vpkit.methods.baselines import LinearProbe, gaussian_discriminant, linear_probe
 from vpkit.methods.clip_vp import every_sentence, text_prompt
 from vpkit.methods.dpt import DualPromptClassifier
-from vpkit.methods.ilm_vp import MAPPINGS, remap
+from vpkit.methods.ilm_vp import MAPPINGS, empty_mapping, remap
 from vpkit.methods.vp import PromptedClassifier, count_parameters
 from vpkit.models.clip import CLIP_MODELS, clip_image_size, load_clip
 from vpkit.models.frozen import FROZEN_MODELS, FrozenModel, load_frozen
@@ -349,7 +348,9 @@ def build_classifier(
             prompt = PadPrompt(settings["canvas_size"], settings["prompt_size"], scale=frozen.std)
             if method == "unprompted":
                 nn.init.zeros_(prompt.pixels)
-        return PromptedClassifier(prompt, frozen, _empty_mapping(settings, frozen, len(class_names))).to(device)
+        return PromptedClassifier(
+            prompt, frozen, empty_mapping(settings["mapping"], len(frozen.class_names), len(class_names))
+        ).to(device)
     if method in ON_CLIP and model in CLIP_MODELS:
         return build_on_clip(method, load_clip(model, device), class_names).to(device)
     unit = method != "linear probe"  # which standardises features instead
@@ -369,9 +370,3 @@ def build_classifier(
 
 def source_model(name: str, class_names: Sequence[str], device: str | torch.device) -> FrozenModel:
     return every_sentence(load_clip(name, device), class_names) if name in CLIP_MODELS else load_frozen(name, device)
-
-
-def _empty_mapping(settings: dict, frozen: FrozenModel, num_target: int) -> nn.Module:
-    if MAPPINGS[settings["mapping"]].get("assign") is bayesian_mapping:
-        return WeightedMapping(torch.zeros(len(frozen.class_names), num_target))
-    return identity_mapping(num_target)

@@ -3,8 +3,8 @@
 The loop does not know the loss: the classifier gives it.
 """
 
-from vpkit.training.checkpoint import checkpoint_file, epochs_left
+from vpkit.training.checkpoint import epochs_left
 from vpkit.training.history import History
 from vpkit.training.loop import Evaluation, evaluate, fit, train_epoch
 
-__all__ = ["Evaluation", "History", "checkpoint_file", "epochs_left", "evaluate", "fit", "train_epoch"]
+__all__ = ["Evaluation", "History", "epochs_left", "evaluate", "fit", "train_epoch"]

@@ -4,10 +4,12 @@ Tensors lie in a safetensors file, everything else as JSON in its header; nothin
 """
 
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -22,38 +24,52 @@ from vpkit.training.history import History
 
 __all__ = ["checkpoint_file", "epochs_left", "load_checkpoint", "save_checkpoint"]
 
+_SCHEDULED = ("last_epoch", "_step_count", "_last_lr")  # what moves; the rest is as it was made
+
 
 def epochs_left(
-    checkpoint: str | Path | None,
+    name: str,
     classifier: Classifier,
     optimizer: Optimizer,
     scheduler: LRScheduler,
     batches: LabelledBatches,
     epochs: int,
     history: History,
+    checkpoint: str | Path | None = None,
 ) -> Iterator[int]:
     """The epochs of a training loop, from 1 or from where it was cut off; the state is kept after each.
 
     Args:
-        checkpoint: a `.safetensors` file; None keeps nothing.
+        name: of the run.
         classifier, optimizer, scheduler, batches, epochs: as for `save_checkpoint`.
-        history: gets the rows of the epochs that were done before; the loop adds those of its own.
+        history: gets the rows of the epochs that were done before, and the seconds; the loop adds its own rows.
+        checkpoint: as for `checkpoint_file`.
 
     Raises:
         ValueError: as `load_checkpoint`.
     """
-    state = (classifier, optimizer, scheduler, batches, epochs)
-    if checkpoint is not None:
-        history.rows[:] = load_checkpoint(checkpoint, *state)
+    started, state = perf_counter(), (classifier, optimizer, scheduler, batches, epochs)
+    path = checkpoint_file(checkpoint, name)
+    if path is not None:
+        history.rows[:] = load_checkpoint(path, *state)
     for epoch in range(len(history) + 1, epochs + 1):
         yield epoch
-        if checkpoint is not None:
-            save_checkpoint(checkpoint, *state, history.rows)
+        history.seconds = perf_counter() - started
+        if path is not None:
+            save_checkpoint(path, *state, history.rows)
 
 
 def checkpoint_file(place: str | Path | None, name: str) -> Path | None:
-    """Where the state of a run is kept: `place`, or, if that is a folder, a file of this name in it; None: nowhere."""
+    """Where the state of a run is kept: None keeps none.
+
+    Args:
+        place: a `.safetensors` file, or a folder for one of this name. By default the folder `$VPKIT_CHECKPOINTS`, for
+            runs that have a name; without it nothing is kept.
+        name: of the run.
+    """
     if place is None or place == "":
+        place = os.environ.get("VPKIT_CHECKPOINTS", "") if name else ""
+    if place == "":
         return None
     if Path(place).suffix == ".safetensors":
         return Path(place)
@@ -91,7 +107,7 @@ def save_checkpoint(
         "rows": rows,
         "groups": state["param_groups"],
         "numbers": numbers,
-        "scheduler": {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"},
+        "scheduler": {k: v for k, v in scheduler.state_dict().items() if k in _SCHEDULED},
         "python": random.getstate(),
         "numpy": _numpy_state(),
     }

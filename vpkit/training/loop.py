@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import TypeVar
 
 import torch
@@ -14,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from vpkit.interfaces import Batch, Classifier, LabelledBatches
-from vpkit.training.checkpoint import checkpoint_file, epochs_left
+from vpkit.training.checkpoint import epochs_left
 from vpkit.training.history import History
 from vpkit.training.schedules import Plan, constant
 
@@ -164,9 +163,9 @@ def fit(
             happens between epochs, such as ILM's new mapping. Entries of a dict it returns join the history.
         schedule: from `vpkit.training.schedules`, called as `schedule(epochs, steps_per_epoch)`.
         name: shown in front of the printed rows.
-        checkpoint: a `.safetensors` file rewritten after each epoch, or a folder for one of that `name`; "" or None
-            keeps none. If it is there, the run goes on where it stopped and gives the numbers of an unbroken one; a
-            `before_epoch` that keeps state of its own does not.
+        checkpoint: a `.safetensors` file rewritten after each epoch, or a folder for one of that `name`; by default
+            the folder `$VPKIT_CHECKPOINTS`, if `name` is given. If the file is there, the run goes on where it stopped
+            and gives the numbers of an unbroken one; a `before_epoch` that keeps state of its own does not.
         show: print the rows.
 
     Returns:
@@ -178,12 +177,10 @@ def fit(
 
     Explained in chapter 1.
     """
-    started = perf_counter()
     scheduler = LambdaLR(optimizer, schedule(epochs, len(train)))
     history = History()
-    path = checkpoint_file(checkpoint, name)
-    left = epochs_left(path, classifier, optimizer, scheduler, train, epochs, history)
-    with tqdm(total=epochs, initial=len(history), desc=name or "fit", unit="epoch", leave=False) as bar:
+    left = epochs_left(name, classifier, optimizer, scheduler, train, epochs, history, checkpoint)
+    with tqdm(total=epochs, desc=name or "fit", unit="epoch", leave=False) as bar:
         for epoch in left:
             extra = before_epoch(classifier, epoch) if before_epoch else None
             lr = optimizer.param_groups[0]["lr"]
@@ -199,7 +196,6 @@ def fit(
                 print(said)
             bar.n = epoch
             bar.refresh()
-    history.seconds = perf_counter() - started
     return history
 
 
