@@ -1,5 +1,6 @@
 """LoGoPrompt: its loss, its selection, the classifiers, and the names pasted on images."""
 
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -260,7 +261,7 @@ def test_names_as_data_are_more_training_images(clip, split):
 def test_the_loss_of_the_chapter_is_the_packages(clip, split):
     cells = nbformat.read(ROOT / "notebooks" / "05_logoprompt.ipynb", as_version=4).cells
     (source,) = (cell.source for cell in cells if "def logoprompt_loss" in cell.source)
-    names = {"torch": torch, "softplus": softplus, "hard_negatives": hard_negatives, "clip": clip, "num_candidates": 2}
+    names = {"torch": torch, "logoprompt": vpkit.methods.logoprompt, "clip": clip, "num_candidates": 2}
     exec(source, names)
     text = normalize(torch.randn(4, clip.embed_dim), dim=1)
     images, labels = next(iter(split.batches(8)))
@@ -272,7 +273,7 @@ def test_each_variant_can_be_trained_and_tested(clip, split):
     def context(names, class_specific=False):
         return ContextPrompt(clip, names, 2, class_specific=class_specific)
 
-    logo, seen = LoGoPromptClassifier(context(NAMES, True), clip.logit_scale, 2), []
+    logo, seen = partial(LoGoPromptClassifier, logit_scale=clip.logit_scale, num_candidates=2), []
     methods = ["Table 4a", "two stages", "CoCoOp", "VP+TP", "tunable"]
     for name, classifier, epochs, lr in variants(methods, clip, split, context, logo, 6, 0.1):
         optimizer = torch.optim.SGD(classifier.parameters(), lr=lr)
@@ -294,7 +295,7 @@ def test_each_variant_can_be_trained_and_tested(clip, split):
 
 
 def test_the_second_stage_starts_from_what_the_first_has_learned(clip, split):
-    logo = LoGoPromptClassifier(ContextPrompt(clip, NAMES, 2), clip.logit_scale, 2)
+    logo = partial(LoGoPromptClassifier, logit_scale=clip.logit_scale, num_candidates=2)
     stages = variants(["two stages"], clip, split, lambda names: ContextPrompt(clip, names, 2), logo, 1, 0.1)
     _, first, *_ = next(stages)
     with torch.no_grad():

@@ -71,7 +71,7 @@ def load_torchvision(name: str, row: TorchvisionSet, split: str, seed: int, root
         FileNotFoundError: the files are not there; the message says where they belong.
     """
     if (split_file := _split_file(root, row)) is not None:
-        return replace(load_coop_split(split_file, split), rule=row.split_file)
+        return replace(load_coop_split(split_file, split), rule=split_file.name)
     place = root / row.folder if row.own_root else root
     arguments = row.splits.get(split) or row.splits.get("train") or {}
     try:

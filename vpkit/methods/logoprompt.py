@@ -380,14 +380,23 @@ class NamesAsDataClassifier(TextPromptedClassifier):
 
     Args:
         name_features: (T, D) features of images that show only a name; None pastes the true name on each image.
+        num_images: of the training split, with which the names are mixed as one more image a class: a batch of B gets
+            T B / N of them. None adds all T to every batch.
 
     Source: Shi & Yang 2023, Table 4a, rows 1 and 2. Explained in chapter 5.
     """
 
     name_features: Tensor | None
 
-    def __init__(self, prompt: nn.Module, logit_scale: Tensor, name_features: Tensor | None = None):
+    def __init__(
+        self,
+        prompt: nn.Module,
+        logit_scale: Tensor,
+        name_features: Tensor | None = None,
+        num_images: int | None = None,
+    ):
         super().__init__(prompt, logit_scale)
+        self.num_images = num_images
         self.register_buffer("name_features", name_features, persistent=False)
 
     def loss(self, images: PastedImages, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -397,7 +406,10 @@ class NamesAsDataClassifier(TextPromptedClassifier):
         if self.name_features is None:
             more, named = images.with_names(labels[:, None])[:, 0], labels
         else:
-            more, named = self.name_features, torch.arange(len(self.name_features), device=labels.device)
+            count = len(self.name_features)
+            share = count if self.num_images is None else max(1, round(count * len(labels) / self.num_images))
+            named = torch.randperm(count)[:share].to(labels.device)
+            more = self.name_features[named]
         both = torch.cat([logits, self(more)])
         return cross_entropy(both, torch.cat([labels, named])), logits
 
@@ -464,7 +476,7 @@ def variants(
         only_names = clip.encode_image(render_class_names(names, side, side).to(device) / 255)
         for method, features in (("names as images", only_names), ("names pasted", None)):
             prompt = context(names, class_specific=True)
-            yield method, NamesAsDataClassifier(prompt, scale, features), epochs, lr
+            yield method, NamesAsDataClassifier(prompt, scale, features, len(train)), epochs, lr
 
 
 def base_to_new_rows(
