@@ -113,3 +113,26 @@ print(kept, given_back, faults())
 def test_without_glibc_nothing_is_tried(monkeypatch):
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     assert keep_freed_memory() is False
+
+
+def test_the_parameters_tell_where_states_are_kept_and_whether_to_download(tmp_path, monkeypatch):
+    from vpkit.downloads import may_download
+
+    monkeypatch.setenv("VPKIT_DOWNLOAD", "")
+    monkeypatch.setenv("VPKIT_CHECKPOINTS", "")
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "In", [""], raising=False)
+    for name, value in {"download": True, "checkpoints": str(tmp_path), "results_dir": ""}.items():
+        monkeypatch.setattr(main, name, value, raising=False)
+    assert not may_download(None)
+    vpkit.start(device="cpu", chapter="03_ilm_vp")
+    assert may_download(None)
+    assert not may_download(False)
+    assert vpkit.training.checkpoint.checkpoint_file(None, "ILM") == tmp_path / "ILM.safetensors"
+
+
+@pytest.mark.usefixtures("notebook")
+def test_a_table_says_what_data_it_comes_from(tmp_path, image_set):
+    table = pd.DataFrame({"method": ["a"], "accuracy": [0.5]})
+    (path,) = vpkit.save_table(tmp_path, table, splits=[image_set])
+    assert json.loads(path.read_text())["splits"] == [{"name": "colours", "split": "train", "n": 64, "rule": ""}]

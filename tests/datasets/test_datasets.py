@@ -368,6 +368,14 @@ def test_a_set_too_large_for_the_gpu_sends_its_batches(image_set, monkeypatch):
     assert image_set.to("cpu").images.device.type == "cpu"
 
 
+def test_classes_of_one_name_stay_apart(image_set):
+    twins = replace(image_set, class_names=("red", "blue", "red", "white"))
+    base, new = twins.base_new_split()
+    assert (base.class_names, new.class_names) == (("red", "blue"), ("red", "white"))
+    assert torch.equal(new.images[new.labels == 0], image_set.images[image_set.labels == 2])
+    assert len(base) + len(new) == len(image_set)
+
+
 def test_a_subset_keeps_its_class_names(image_set):
     part = image_set[image_set.labels < 2]
     assert len(part) == 32

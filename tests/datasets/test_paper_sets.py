@@ -93,7 +93,7 @@ def test_imagenets_relatives_as_domains_and_on_their_own(tmp_path, variant):
     labels = write_imagenet_variant(tmp_path, variant)
     domain = load(f"imagenet:{variant}", "test", tmp_path)
     assert len(domain.class_names) == 1000
-    assert domain.class_names[207] == "golden retriever"
+    assert domain.class_names[207] == "Golden Retriever"  # as CLIP calls it
     assert torch.equal(told_labels(domain.images), domain.labels)
     assert domain.labels.unique().tolist() == labels
     own = {split: load(f"imagenet_{variant}", split, tmp_path) for split in SPLITS}

@@ -63,7 +63,9 @@ def test_names_are_readable_and_in_order(tmp_path, monkeypatch):
     assert len(set(flowers)) == 102
     assert flowers[53] == "sunflower"
     assert "BACKGROUND Google" not in names["caltech101"]
-    assert names["imagenet"][5] == "name 5"
+    assert names["imagenet"][134] == "crane bird"
+    assert names["imagenet"][517] == "construction crane"
+    assert len(set(names["imagenet"])) == 1000
 
 
 @pytest.mark.parametrize(
@@ -120,3 +122,27 @@ def test_validation_without_an_official_split_is_disjoint_and_seeded(tmp_path, m
     fakes.cifar10(tmp_path, monkeypatch, tv)
     sizes = [len(load("cifar10", split, tmp_path)) for split in ("train", "val", "test")]
     assert sizes == [180, 20, 20]
+
+
+def test_all_of_an_official_training_split_can_be_trained_on(tmp_path, monkeypatch):
+    fakes.cifar10(tmp_path, monkeypatch, tv)
+    whole = load("cifar10", "train", tmp_path, whole_train=True)
+    assert len(whole) == 200
+    assert len(load("cifar10", "val", tmp_path, whole_train=True)) == 20
+    fakes.dtd(tmp_path, monkeypatch, tv)
+    with pytest.warns(UserWarning, match="not the papers': `vpkit fetch dtd` gets the file"):
+        few = load("dtd", "train", tmp_path)
+    with pytest.warns(UserWarning, match="split_zhou_DescribableTextures.json is not under"):
+        assert len(load("dtd", "train", tmp_path, whole_train=True)) == len(few)  # it has a validation split
+
+
+def test_a_set_says_how_its_splits_came_about(tmp_path, monkeypatch):
+    fakes.dtd(tmp_path, monkeypatch, tv)
+    with pytest.warns(UserWarning, match="its splits are official"):
+        assert load("dtd", "train", tmp_path).rule == "official"
+    fakes.coop_split(
+        tmp_path / "dtd", "split_zhou_DescribableTextures.json", [f"t {c}" for c in range(47)], "dtd/images"
+    )
+    found = load("dtd", "train", tmp_path)  # CoOp's file over torchvision's layout
+    assert (found.rule, len(found)) == ("split_zhou_DescribableTextures.json", 141)
+    assert found[:5].few_shot(1).rule == found.rule

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_clip import SMALL
 from torch import nn
-from torch.nn.functional import cross_entropy, normalize, softplus
+from torch.nn.functional import cross_entropy, normalize
 
 import vpkit
 from vpkit import ImageSet, fit
@@ -317,3 +317,14 @@ def test_the_attack_table_is_that_of_each_text(clip, split):
             expected["right"],
             expected["called by the wrong name"],
         )
+
+
+def test_names_as_images_are_one_more_image_a_class(clip, split, monkeypatch):
+    """Of four classes and eight images a batch of four has two names, whatever the number of classes."""
+    names = normalize(torch.randn(4, clip.embed_dim), dim=1)
+    classifier, seen = NamesAsDataClassifier(Says(names), clip.logit_scale, names, num_images=8).train(), []
+    original = NamesAsDataClassifier.forward
+    monkeypatch.setattr(NamesAsDataClassifier, "forward", lambda self, x: seen.append(x) or original(self, x))
+    for images, labels in split.batches(4):
+        classifier.loss(images, labels)
+    assert [len(part) for part in seen] == [4, 2, 4, 2]

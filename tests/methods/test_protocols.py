@@ -80,3 +80,22 @@ def test_harmonic_mean():
     assert harmonic_mean(0.4, 0.4) == pytest.approx(0.4)
     assert harmonic_mean(0.952, 0.1722) == pytest.approx(0.2916, abs=1e-4)  # DPT on Flowers102, corrected
     assert harmonic_mean(0, 0) == 0
+
+
+def test_predictions_on_imagenet_a_and_r_are_among_the_classes_that_have_images(clip):
+    """A text that is always nearest to a class without images is right on none of them, but for these two."""
+    images = ImageSet(torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1] * 3), NAMES)
+    split = vpkit.datasets.cache_features(clip.encode_image, images)
+
+    class Says(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.text = torch.nn.Parameter(torch.eye(5))
+
+        def loss(self, features, labels):
+            logits = torch.tensor([0.0, 0.0, 0.0, 0.0, 9.0]).repeat(len(labels), 1)
+            logits[torch.arange(len(labels)), labels] = 1.0
+            return logits.mean(), logits
+
+    found = evaluate_domains({"says": Says()}, {"sketch": split, "a": split, "r": split})
+    assert found.loc[0, ["sketch", "a", "r"]].tolist() == [0.0, 1.0, 1.0]
