@@ -38,7 +38,7 @@ def evaluate_domains(classifiers: Mapping[str, Any], tests: Mapping[str, Any], b
     Args:
         classifiers: by method.
         tests: anything with `.batches(batch_size)` and ``labels``, by name of the column; each is read once a method.
-            In ImageNet-A ("a") and -R ("r") a prediction is among the 200 classes that have images, as their authors test.
+            In ImageNet-A ("a") and -R ("r") a prediction is among the 200 classes that have images.
         batch_size: of the tests.
 
     Source: LoGoPrompt's Table 2, DPT's Table 4: trained on one domain, tested on the others too.
