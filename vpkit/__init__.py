@@ -8,6 +8,8 @@ import os
 # By default they spin at the end of every layer, and a core that another program wants is lost to both. A setting of
 # the user's own stays. See benchmarks/busy.py and the page on speed.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What Apple's GPUs lack is computed on the CPU, and torch warns of it; without this it would be an error.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 from importlib import import_module
 

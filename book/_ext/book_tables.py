@@ -62,6 +62,23 @@ class ParameterTable(Directive):
         return table_of(self, ("name", "what it is", "allowed", "default"), rows)
 
 
+class GridCosts(Directive):
+    """A row per grid of a paper: its points, floating-point operations, and hours on a GPU that reaches 60 TFLOP/s."""
+
+    def run(self):
+        from vpkit.book.costs import point_flops
+        from vpkit.book.grids import read_grid
+
+        rows = []
+        for path in sorted((ROOT / "grids").glob("*.yaml")):
+            points = [] if path.stem == "offline" else read_grid(path)
+            if points:
+                total = sum(point_flops(point).total for point in points)
+                hours = total / 60e12 / 3600
+                rows.append((f"`{path.stem}`", f"{len(points)}", f"{total:.1e}", f"{hours:,.1f}"))
+        return table_of(self, ("grid", "points", "operations", "GPU hours"), rows)
+
+
 def _shown(value) -> str:
     if isinstance(value, list):  # each in a box of its own, so that a line can end between two
         return ", ".join(f"`{item}`" for item in value) or "none of them"
@@ -104,5 +121,6 @@ def setup(app):
     app.add_directive("dataset-table", DatasetTable)
     app.add_directive("parameter-table", ParameterTable)
     app.add_directive("frozen-model-table", FrozenModelTable)
+    app.add_directive("grid-costs", GridCosts)
     app.add_directive("clip-model-table", ClipModelTable)
     return {"parallel_read_safe": True}

@@ -140,9 +140,8 @@ def test_a_set_says_how_its_splits_came_about(tmp_path, monkeypatch):
     fakes.dtd(tmp_path, monkeypatch, tv)
     with pytest.warns(UserWarning, match="its splits are official"):
         assert load("dtd", "train", tmp_path).rule == "official"
-    fakes.coop_split(
-        tmp_path / "dtd", "split_zhou_DescribableTextures.json", [f"t {c}" for c in range(47)], "dtd/images"
-    )
+    names = [f"t {c}" for c in range(47)]
+    fakes.coop_split(tmp_path / "dtd", "split_zhou_DescribableTextures.json", names, "dtd/images")
     found = load("dtd", "train", tmp_path)  # CoOp's file over torchvision's layout
     assert (found.rule, len(found)) == ("split_zhou_DescribableTextures.json", 141)
     assert found[:5].few_shot(1).rule == found.rule
