@@ -10,7 +10,7 @@ WORKERS =  # notebooks, or groups of tests, at once; without a number, as many a
 SIDE_BY_SIDE = $(ONE_THREAD) $(PYTEST) -n $(or $(strip $(WORKERS)),logical)
 AT_ONCE = $(if $(strip $(WORKERS)),--workers $(WORKERS))
 
-.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some chapters-then-browser unit-then-colab oldest stress pages browser pdf links studies solutions bench bench-gpu \
+.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some chapters-then-browser unit-then-colab oldest rehearse stress pages browser pdf links studies solutions bench bench-gpu \
 	bench-toy tidy update audit mutants coverage clean
 
 setup: .venv/installed
@@ -60,6 +60,10 @@ colab: setup  ## each chapter as Colab runs it, the package from a git remote; a
 
 colab-some: setup  ## of these the archive, and one chapter each on ImageNet, on CLIP and on a folder
 	$(SIDE_BY_SIDE) --dist worksteal tests/integration/colab -k "archive or 02 or 05 or 08"
+
+rehearse: setup  ## a point of every block of the papers' grids, at their architectures, all of it fetched: half an hour
+	$(SIDE_BY_SIDE) --dist worksteal tests/integration/test_rehearsal.py tests/integration/test_planted_grids.py \
+		tests/integration/test_fetch.py -m "rehearse or not rehearse"
 
 oldest:  ## the quick tests with the oldest torch and torchvision that pyproject.toml allows
 	test -x _build/oldest/bin/python || $(PYTHON) -m venv _build/oldest
