@@ -94,7 +94,7 @@ def data(name: str, folder: Path, monkeypatch) -> dict[str, bytes]:
     there = folder / "published"
     there.mkdir()
     getattr(fakes, name)(there, monkeypatch, tv)
-    wanted = archives_of(name, folder / "data")
+    wanted = archives_of(name, folder / "vpkit_data")
     files = published(name, there, wanted)
     row = TORCHVISION_SETS[name]
     if row.split_file:
@@ -110,7 +110,7 @@ def data(name: str, folder: Path, monkeypatch) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", params())
+@pytest.mark.parametrize("point", list(params()))
 def test_a_block_of_a_grid_runs_from_nothing(point, tmp_path, monkeypatch):
     asked = declared_values(json.loads(point.notebook)) | point.parameters
     small = {name: value for name, value in SMALL.items() if name in asked}
@@ -123,7 +123,12 @@ def test_a_block_of_a_grid_runs_from_nothing(point, tmp_path, monkeypatch):
         url, content = weights(asked["model"], tmp_path)
         web.files[url] = content
         web.files |= data(small.get("dataset", asked["dataset"]), tmp_path, monkeypatch)
-        for name, folder in {"VPKIT_WEIGHTS": "weights", "VPKIT_DATA": "data", "VPKIT_CACHE": "cache", "HF_HOME": "hub"}.items():
+        for name, folder in {
+            "VPKIT_WEIGHTS": "weights",
+            "VPKIT_DATA": "data",
+            "VPKIT_CACHE": "cache",
+            "HF_HOME": "hub",
+        }.items():
             monkeypatch.setenv(name, str(tmp_path / folder))
         monkeypatch.setenv("HF_ENDPOINT", web.address)
         monkeypatch.setenv("REHEARSAL", web.address)

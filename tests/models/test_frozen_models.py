@@ -1,5 +1,4 @@
 import copy
-import shutil
 
 import pytest
 import torch
@@ -90,40 +89,3 @@ def test_bad_input_is_refused(model):
         vpkit.models.FrozenModel(nn.Flatten(), ["a"] * 12).features(torch.rand(1, 3, 2, 2))
     with pytest.raises(ValueError, match=r"unknown model 'resnet': expected one of efficientnet_lite0"):
         vpkit.load_frozen("resnet")
-
-
-def small_model():
-    torch.manual_seed(0)
-    layers = nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
-    return vpkit.models.FrozenModel(nn.Sequential(*layers), tuple("abcde"), image_size=16)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++")
-def test_a_compiled_network_agrees_and_passes_gradients():
-    model, images = small_model(), torch.rand(4, 3, 16, 16)
-    plain, features = model(images), model.features(images)
-    assert model.compile_for(images)
-    ours = images.clone().requires_grad_()
-    theirs = images.clone().requires_grad_()
-    model(ours).square().sum().backward()
-    small_model()(theirs).square().sum().backward()
-    assert torch.allclose(model(images), plain, atol=1e-5)
-    assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
-    assert torch.equal(model.features(images), features)
-    model.replace_head(3)
-    assert model(images).shape == (4, 3)
-
-
-def test_a_compiler_that_fails_is_no_error(monkeypatch):
-    def broken(network, **options):
-        def run(images):
-            raise RuntimeError("no C++ compiler\nmore lines")
-
-        return run
-
-    monkeypatch.setattr(torch, "compile", broken)
-    model, images = small_model(), torch.rand(2, 3, 16, 16)
-    with pytest.warns(UserWarning, match=r"does not work here \(no C\+\+ compiler\): going on without it"):
-        assert not model.compile_for(images)
-    assert torch.equal(model(images), small_model()(images))

@@ -10,6 +10,9 @@ import mmap
 import os
 import re
 import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -145,12 +148,36 @@ def _write(part: Path, source: Source, size: int) -> None:
     with part.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, 3, int(size), int(size))}
         np.lib.format.write_array_header_1_0(file, header)
-        for i in tqdm(range(count), desc="decoding", unit="image", leave=False, disable=None):
-            try:
-                image = source.decode(i, size)
-            except ValueError as error:
-                failed.append(str(error))
-                continue
-            file.write(np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes())
+        for image in tqdm(
+            _decoded(source, size), total=count, desc="decoding", unit="image", leave=False, disable=None
+        ):
+            if isinstance(image, ValueError):
+                failed.append(str(image))
+            else:
+                file.write(np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes())
     if failed:
         raise ValueError(f"{len(failed)} of {count} images cannot be decoded:\n" + "\n".join(failed[:10]))
+
+
+def _decoded(source: Source, size: int) -> Iterator[np.ndarray | ValueError]:
+    """The images in order, or what is wrong with one; of files as many at once as there are cores, a few ahead."""
+
+    def one(i: int) -> np.ndarray | ValueError:
+        try:
+            return source.decode(i, size)
+        except ValueError as error:
+            return error
+
+    count = len(source.labels)
+    if not source.paths:  # what is drawn or lies in arrays may not be shared between threads
+        yield from map(one, range(count))
+        return
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:  # Pillow decodes without holding Python's lock
+        waiting: deque[Future] = deque()
+        for i in range(count):
+            waiting.append(pool.submit(one, i))
+            if len(waiting) > 4 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,6 +1,5 @@
 """Frozen source models: [0, 1] images in, source logits out, everything needed to feed them inside."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -93,7 +92,6 @@ class FrozenModel(nn.Module):
         linear_layers: list[nn.Module] = [module for module in network.modules() if isinstance(module, nn.Linear)]
         # In a list, so that the head is not registered a second time under another name.
         self._head = [head] if head is not None else linear_layers[-1:]
-        self._compiled: list[Callable[[Tensor], Tensor]] = []  # by `compile_for`; in a list for the same reason
         self.eval()
 
     def train(self, mode: bool = True) -> "FrozenModel":
@@ -101,33 +99,13 @@ class FrozenModel(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        network = self._compiled[0] if self._compiled else self.network
-        logits = network(self._normalised(images))
+        logits = self.network(self._normalised(images))
         if logits.ndim != 2 or logits.shape[1] != len(self.class_names):
             raise ValueError(
                 f"the network returned {tuple(logits.shape)}, but there are {len(self.class_names)} class names: "
                 f"expected (B, {len(self.class_names)})"
             )
         return logits
-
-    def compile_for(self, images: Tensor) -> bool:
-        """Have torch compile the network for images of this shape, on a GPU with CUDA graphs; gives whether it worked.
-
-        Takes half a minute or more, and pays in long runs only. Where torch cannot compile (no C++ compiler, an old
-        GPU), there is a warning and the model goes on as it is. Numbers agree to rounding, not bit for bit.
-        """
-        mode = "reduce-overhead" if images.is_cuda else "default"
-        compiled = torch.compile(self.network, mode=mode, dynamic=False)
-        example = images.detach().clone().requires_grad_()
-        try:
-            with torch.enable_grad():
-                compiled(self._normalised(example)).sum().backward()
-        except Exception as error:  # whatever goes wrong in a compiler, the network itself still works
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            warnings.warn(f"torch.compile does not work here ({reason}): going on without it", stacklevel=2)
-            return False
-        self._compiled = [compiled]
-        return True
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features (B, D): what the classification head is given."""
@@ -162,7 +140,6 @@ class FrozenModel(nn.Module):
         name = next(name for name, module in self.network.named_modules() if module is self._head[0])
         owner, _, leaf = name.rpartition(".")
         setattr(self.network.get_submodule(owner), leaf, new)
-        self._compiled = []
 
     def _normalised(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():

@@ -1,4 +1,4 @@
-"""For kernels of the rehearsal: every address leads to the server in `REHEARSAL`, whose archives have sums of their own.
+"""For kernels of the rehearsal: every address leads to the server in `REHEARSAL`, whose files have sums of their own.
 
 As `internet.internet` does within one process. Nothing else is replaced.
 """
@@ -14,7 +14,9 @@ if "REHEARSAL" in os.environ:
 
     def _to_the_server(request, timeout):
         local = f"{os.environ['REHEARSAL']}/{quote(request.full_url, safe='')}"
-        return urlopen(Request(local, headers=dict(request.header_items()), method=request.get_method()), timeout=timeout)
+        return urlopen(
+            Request(local, headers=dict(request.header_items()), method=request.get_method()), timeout=timeout
+        )
 
     class _Any(str):
         def startswith(self, _wanted):
