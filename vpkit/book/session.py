@@ -122,7 +122,7 @@ def save_table(folder: str | Path, table, histories: dict | None = None, splits:
         table: pandas table with a column `method`; the other columns are the metrics. None, in a column of dtype
             object, stands for a number that the method does not have; NaN is refused.
         histories: by method, where there are any.
-        splits: the `ImageSet`s that were used: how many images each has, and how it came about, is saved too.
+        splits: each `ImageSet` that was used: how many images it has, and how it came about, is saved too.
     """
     folder = folder or os.environ.get("VPKIT_RESULTS", "")
     if not folder:
