@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,15 @@ Path(results_dir, f"run-{seed}.json").write_text(json.dumps(run))
 """
 
 
+def free_port():
+    """Below the ports that systems hand out by themselves: gRPC shares a port that is taken, and both then answer."""
+    for port in range(6400, 9999):
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return str(port)
+    raise OSError("no port between 6400 and 9999 is free")
+
+
 def start(*words, node, **environment):
     ray = Path(sys.executable).with_name("ray")
     done = subprocess.run(
@@ -46,7 +56,9 @@ def start(*words, node, **environment):
 def stop(port, sockets):
     """What was started here, and no other test's Ray."""
     ours = [
-        p for p in psutil.process_iter(["cmdline"]) if any(port in w or sockets in w for w in p.info["cmdline"] or ())
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if any(f"127.0.0.1:{port}" in w or sockets in w for w in p.info["cmdline"] or ())
     ]
     for process in ours:
         if process.pid != os.getpid():
@@ -80,7 +92,7 @@ def test_all_points_end_when_a_node_dies_and_none_is_done_twice(tmp_path, monkey
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump({"notebook": "stub.ipynb", "grid": {"seed": list(range(6))}}))
     points, out = read_grid(tmp_path / "grid.yaml"), tmp_path / "out"
 
-    before, port, sockets = raylets(), "64379", tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short, for sockets
+    before, port, sockets = raylets(), free_port(), tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short, for sockets
     try:
         start(
             "--head",
