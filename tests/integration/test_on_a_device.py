@@ -82,6 +82,12 @@ def test_a_chapter_runs_and_each_method_waits_once_an_epoch(chapter, tmp_path, m
     assert len(found) > 1
 
 
+@pytest.mark.parametrize("chapter", ["05_logoprompt", "06_dpt"])
+def test_a_chapter_runs_with_augmented_images(chapter, tmp_path, monkeypatch):
+    with pretend_device():
+        assert len(run(chapter, tmp_path, monkeypatch, **everything(chapter), augment=True)) > 1
+
+
 @pytest.mark.parametrize("chapter", [*CHAPTERS, *CLIP_CHAPTERS])
 def test_a_chapter_runs_in_bf16(chapter, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_autocast_dtype", lambda device: torch.bfloat16)

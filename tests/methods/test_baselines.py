@@ -9,7 +9,7 @@ from torch import nn
 import vpkit
 from vpkit import evaluate
 from vpkit.methods import FineTuned, TipAdapter, gaussian_discriminant, linear_probe
-from vpkit.methods.baselines import REGULARISATION, augmented
+from vpkit.methods.baselines import REGULARISATION, _logistic_regression, _logistic_regression_there, augmented
 from vpkit.models import FrozenCLIP
 
 
@@ -24,6 +24,31 @@ def test_a_probe_is_logistic_regression_on_standardised_features(model, image_se
     expected = LogisticRegression(C=probe.chosen, max_iter=500, tol=1e-3).fit(standardised, train.labels.numpy())
     assert np.allclose(ours.numpy(), expected.decision_function(standardised), atol=1e-2)
     assert evaluate(probe, train.batches(16)).accuracy > 0.9
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 12])
+@pytest.mark.parametrize("c", [REGULARISATION[0], REGULARISATION[2], REGULARISATION[-1]])
+def test_a_gpu_finds_the_probe_that_scikit_learn_finds(num_classes, c):
+    torch.manual_seed(0)
+    centres, labels = torch.randn(num_classes, 40), torch.arange(600) % num_classes
+    x = centres[labels] + 2.5 * torch.randn(600, 40)
+    x = (x - x.mean(0)) / x.std(0)
+    held_out, truth = x[400:], labels[400:]
+    here = _logistic_regression(x[:400].double(), labels[:400], num_classes, c)
+    there = _logistic_regression_there(x[:400], labels[:400], num_classes, c)
+    logits = [held_out @ weight.float().T + bias.float() for weight, bias in (here, there)]
+    accuracies = [float((found.argmax(1) == truth).float().mean()) for found in logits]
+    assert 0.5 < accuracies[0] < 1
+    assert abs(accuracies[0] - accuracies[1]) <= 0.02  # four of 200 images; the standard error is 3.5 points
+
+    def objective(weight, bias):
+        penalty = 0.5 * weight.square().sum() * (2 if num_classes == 2 else 1)  # one row for both, as scikit-learn's
+        loss = torch.nn.functional.cross_entropy(x[:400].double() @ weight.double().T + bias, labels[:400])
+        return float(loss + penalty / (c * 400))
+
+    assert objective(*there) <= objective(*here) * 1.001
+    assert there[0].shape == (num_classes, 40)
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_two_classes_give_two_logits(model, image_set):

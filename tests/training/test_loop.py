@@ -225,3 +225,67 @@ def test_numbers_of_the_steps_are_gathered_alike_from_a_cpu_and_from_a_gpu():
     of_a_cpu = _together([_number(value) for value in values])
     assert of_a_gpu.dtype == of_a_cpu.dtype == torch.float64
     assert torch.equal(of_a_gpu, of_a_cpu)
+
+
+def gradients(classifier):
+    return [p.grad.clone() for p in classifier.parameters() if p.requires_grad]
+
+
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(model, image_set):
+    """Of unequal parts too: 16 images in 5."""
+    batch, found = [next(iter(shuffled(image_set)))], []
+    for parts in (1, 2, 5, 100):
+        classifier = make(model)
+        result = train_epoch(classifier, batch, torch.optim.SGD(classifier.prompt.parameters(), lr=0.0), None, 1, parts)
+        found.append((gradients(classifier), result))
+    (whole, result), *others = found
+    assert any(g.abs().max() > 0 for g in whole)
+    for split, again in others:
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(whole, split, strict=True))
+        assert again.loss == pytest.approx(result.loss, rel=1e-5)
+        assert again.accuracy == result.accuracy
+
+
+class SmallGPU(nn.Module):
+    """A classifier on a device that holds no more than `room` images at a time."""
+
+    def __init__(self, classifier, room):
+        super().__init__()
+        self.classifier, self.room, self.tried = classifier, room, []
+
+    def loss(self, images, labels):
+        self.tried.append(len(images))
+        if len(images) > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return self.classifier.loss(images, labels)
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(model, image_set):
+    small, whole = SmallGPU(make(model), room=5), make(model)
+    with pytest.warns(UserWarning, match="a batch of 16 is too large for the GPU: from here on in 4 parts"):
+        result = train_epoch(small, shuffled(image_set), adam(small))
+    expected = train_epoch(whole, shuffled(image_set), adam(whole))
+    assert small.tried[:3] == [16, 8, 4]
+    assert max(small.tried[2:]) == 4  # learned once
+    assert result.loss == pytest.approx(expected.loss, rel=1e-3)
+    ours, theirs = small.classifier.prompt.state_dict(), whole.prompt.state_dict()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-3) for name in ours)
+    none = SmallGPU(make(model), room=0)
+    with pytest.warns(UserWarning, match="in 16 parts"), pytest.raises(torch.cuda.OutOfMemoryError):
+        train_epoch(none, shuffled(image_set), adam(none))
+
+
+def test_validation_may_be_rarer_and_never_misses_the_last_epoch(model, image_set):
+    def run(epochs, **options):
+        classifier, checked = make(model), image_set.batches(64)
+        history = fit(classifier, image_set[:8].batches(8), checked, adam(classifier), epochs, show=False, **options)
+        return [row["epoch"] for row in history.rows if row["val_accuracy"] is not None], history
+
+    assert run(7, val_interval=3)[0] == [3, 6, 7]
+    assert run(4)[0] == [1, 2, 3, 4]
+    few, history = run(250)
+    assert few == [*range(3, 250, 3), 250]
+    assert history.rows[0]["val_loss"] is None
+    assert len(vpkit.plots.plot_history({"VP": history}).axes[0].lines[0].get_xdata()) == len(few)
+    with pytest.raises(ValueError, match="val_interval=0: expected at least 1 epoch"):
+        run(1, val_interval=0)

@@ -102,6 +102,7 @@ def point_flops(point: Point) -> Cost:
     for method, count, images in trained:
         on_image = method != "CoOp"
         training += on_image * image * epochs * (2 * images + min(val, 4 * count))
+        training += p["augment"] * image * epochs * images  # the plain crop
         training += (method in ("CoOp", "VLP", "DPT")) * 2 * text * count * epochs * -(-images // p["batch_size"])
     domains = len(p["shifted"])
     return Cost(training, image * (train + val + (1 + domains) * test * (1 + len(methods))))
@@ -119,8 +120,16 @@ def _of_names(p: dict, image: float, text: float, classes: int, steps: float, tr
         training += 3 * text * count * max(1, p["epochs"] // 6) * train * count / classes
     if "VP+TP" in p["methods"]:
         training += image * p["epochs"] * 2 * train
-    pairs = train * min(classes, 4 * (p["num_candidates"] + 1))  # names that an image meets while it is trained on
-    tested = test * (1 + p["num_candidates"]) * (1 + len(p["shifted"]))
+    seen = 1 + p["num_candidates"]  # names on an image, in a step and at test
+    if p["augment"]:  # nothing can be kept: every crop goes through the tower, with each of its names
+        epochs = p["epochs"] * train * image
+        training += epochs * ("CoOp" not in p["without"]) + epochs * ("CoOp, class-specific" not in p["without"])
+        training += epochs * (1 + seen) * sum(name not in p["without"] for name in learners[2:])
+        if "base to new" in p["methods"]:
+            training += epochs / 2 * ("CoOp" not in p["without"])
+            training += epochs / 2 * (1 + seen) * sum(name not in p["without"] for name in rows[1:])
+    pairs = train * min(classes, 4 * seen)  # names that an image meets while it is trained on
+    tested = test * seen * (1 + len(p["shifted"]))
     return Cost(training, image * (pairs + tested))
 
 

@@ -34,6 +34,9 @@ _INJECTED = "# Parameters\n"  # the first line of the cell that papermill inject
 def start(seed: int = 0, device: str | None = None, chapter: str | None = None) -> torch.device:
     """Set up a notebook and print one line on where it runs.
 
+    On a GPU float32 products of matrices may use TF32 (10 bits of mantissa) from then on: evaluation and the counting
+    of labels, which do not run under autocast, are several times faster, and accuracies stay within 0.1 points.
+
     Args:
         seed: for Python, NumPy and torch.
         device: "cpu", "cuda" or "cuda:N"; None takes a GPU if there is one.
@@ -64,6 +67,8 @@ def start(seed: int = 0, device: str | None = None, chapter: str | None = None) 
 
     set_style()
     keep_freed_memory()
+    if chosen.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it anyway
     where = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "the CPU, which the defaults are sized for"
     print(f"vpkit {metadata.version('vpkit')} on {where}, seed {seed}")
     return chosen

@@ -45,6 +45,8 @@ class LinearProbe(HoldsFrozen):
 def linear_probe(model: FrozenModel, train: LabelledBatches, val: LabelledBatches) -> LinearProbe:
     """Logistic regression (L-BFGS) on features computed once; the penalty is the best of five on validation.
 
+    Features on the CPU are fitted by scikit-learn, those on a GPU there, in float32 by torch's L-BFGS: the same optimum.
+
     Args:
         model: the frozen model.
         train, val: `ImageSet.batches(...)`; every class must occur in `train`.
@@ -52,24 +54,57 @@ def linear_probe(model: FrozenModel, train: LabelledBatches, val: LabelledBatche
     Raises:
         ValueError: a class without training images.
     """
-    from sklearn.linear_model import LogisticRegression
-
     (features, labels), (val_features, val_labels) = _features(model, train), _features(model, val)
     _check_classes(labels, train.class_names)
-    mean, scale = features.mean(0), features.std(0) + 1e-6
+    fit = _logistic_regression if features.device.type == "cpu" else _logistic_regression_there
+    mean, scale = features.mean(0), features.std(0, correction=0) + 1e-6
+    x, held_out = (features - mean) / scale, (val_features - mean) / scale
 
-    def fitted(c: float) -> tuple[float, float, LogisticRegression]:
-        probe = LogisticRegression(C=c, max_iter=500, tol=1e-3).fit((features - mean) / scale, labels)
-        return probe.score((val_features - mean) / scale, val_labels), c, probe
+    def fitted(c: float) -> tuple[float, float, Tensor, Tensor]:
+        weight, bias = fit(x, labels, len(train.class_names), c)
+        hits = ((held_out @ weight.T + bias).argmax(1) == val_labels).double().mean()
+        return float(hits), c, weight, bias
 
-    _, c, probe = max(map(fitted, REGULARISATION), key=lambda found: found[0])  # of equals the first
-    coefficients, intercept = probe.coef_, probe.intercept_
-    if len(coefficients) == 1:  # scikit-learn keeps one row for two classes
-        coefficients, intercept = np.vstack([-coefficients, coefficients]) / 2, np.hstack([-intercept, intercept]) / 2
-    weight = coefficients / scale  # the standardisation joins the weights
-    bias = intercept - weight @ mean
+    _, c, weight, bias = max(map(fitted, REGULARISATION), key=lambda found: found[0])  # of equals the first
+    weight = weight / scale  # the standardisation joins the weights
+    bias = bias - weight @ mean
     like = model.mean
-    return LinearProbe(model, torch.from_numpy(weight).to(like), torch.from_numpy(bias).to(like), c)
+    return LinearProbe(model, weight.to(like), bias.to(like), c)
+
+
+def _logistic_regression(x: Tensor, labels: Tensor, num_classes: int, c: float) -> tuple[Tensor, Tensor]:
+    """Weights (T, D) and biases (T,) that minimise c times the summed cross-entropy plus half the squared weights."""
+    from sklearn.linear_model import LogisticRegression
+
+    probe = LogisticRegression(C=c, max_iter=500, tol=1e-3).fit(x.numpy(), labels.numpy())
+    weight, bias = torch.from_numpy(probe.coef_), torch.from_numpy(probe.intercept_)
+    if num_classes == 2:  # scikit-learn keeps one row for two classes
+        return torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    return weight, bias
+
+
+def _logistic_regression_there(x: Tensor, labels: Tensor, num_classes: int, c: float) -> tuple[Tensor, Tensor]:
+    """The same where the features are."""
+    weight, bias = x.new_zeros(num_classes, x.shape[1]), x.new_zeros(num_classes)
+    optimizer = torch.optim.LBFGS(
+        [weight.requires_grad_(), bias.requires_grad_()], max_iter=500, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+    )
+    # Half the penalty for two classes: theirs is that of one row for both, w and -w, as scikit-learn has it.
+    penalty = (1 if num_classes == 2 else 0.5) / (c * len(x))
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        loss = cross_entropy(x @ weight.T + bias, labels) + penalty * weight.square().sum()
+        loss.backward()
+        return loss
+
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # the line search compares losses that differ in the sixth digit
+    try:
+        optimizer.step(objective)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    return weight.detach(), bias.detach()
 
 
 def gaussian_discriminant(
@@ -91,18 +126,17 @@ def gaussian_discriminant(
 
     Source: Wang et al. 2024 (A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation), Eqs. 3 to 6.
     """
-    (features, labels), (val_features, val_labels) = (_features(model, batches) for batches in (train, val))
-    _check_classes(labels, train.class_names)
-    x, held_out = (normalize(torch.from_numpy(part), dim=1) for part in (features, val_features))
-    y, targets = torch.from_numpy(labels), torch.from_numpy(val_labels)
+    (features, y), (val_features, targets) = (_features(model, batches) for batches in (train, val))
+    _check_classes(y, train.class_names)
+    x, held_out = normalize(features, dim=1), normalize(val_features, dim=1)
     means = torch.stack([x[y == t].mean(0) for t in range(len(train.class_names))])  # (T, D)
     centred, length = x - means[y], x.shape[1]
     scatter = centred.T @ centred  # (n - 1) S
     trace = (scatter.trace() / max(len(x) - 1, 1)).clamp(min=1e-12)
-    precision = length * torch.linalg.pinv(scatter + trace * torch.eye(length, dtype=x.dtype), hermitian=True)
+    precision = length * torch.linalg.pinv(scatter + trace * torch.eye(length).to(x), hermitian=True)
     weight = means @ precision
     bias = -0.5 * (weight * means).sum(1)
-    usual = torch.zeros_like(weight) if zero_shot is None else zero_shot.detach().cpu().double()
+    usual = torch.zeros_like(weight) if zero_shot is None else zero_shot.detach().to(x)
 
     def likelihood(scale: float) -> float:
         logits = held_out @ (usual + scale * weight).T + scale * bias
@@ -162,13 +196,14 @@ def augmented(images: Tensor, flip: bool = True) -> Tensor:
 
 
 @torch.no_grad()
-def _features(model: FrozenModel, batches: LabelledBatches) -> tuple[np.ndarray, np.ndarray]:
-    parts = [(model.features(images).cpu(), labels.cpu()) for images, labels in batches]
+def _features(model: FrozenModel, batches: LabelledBatches) -> tuple[Tensor, Tensor]:
+    """(N, D), as float64 on the CPU, and labels (N,)."""
+    parts = [(model.features(images), labels) for images, labels in batches]
     features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-    return features.double().numpy(), labels.numpy()
+    return features.double() if features.device.type == "cpu" else features.float(), labels
 
 
-def _check_classes(labels: np.ndarray, class_names: Sequence[str]) -> None:
+def _check_classes(labels: Tensor, class_names: Sequence[str]) -> None:
     missing = sorted(set(range(len(class_names))) - set(labels.tolist()))
     if missing:
         names = ", ".join(class_names[i] for i in missing)
@@ -190,20 +225,20 @@ class TipAdapter(nn.Module):
     Source: Zhang et al. 2022 (Tip-Adapter), Eqs. 4 and 5, with its alpha of 1. Explained in chapter 5.
     """
 
-    labels: Tensor
+    classes: Tensor
     text: Tensor
     logit_scale: Tensor
 
     def __init__(self, keys: Tensor, labels: Tensor, text: Tensor, logit_scale: Tensor, sharpness: float = 5.5):
         super().__init__()
         self.keys, self.sharpness = nn.Parameter(keys.clone()), sharpness
-        for name, value in (("labels", labels), ("text", text), ("logit_scale", logit_scale)):
+        classes = one_hot(labels, len(text)).to(keys.dtype)  # (N, T)
+        for name, value in (("classes", classes), ("text", text), ("logit_scale", logit_scale)):
             self.register_buffer(name, value.detach(), persistent=False)
 
     def votes(self, features: Tensor) -> Tensor:
         """Features (..., D) to votes (..., T): a key of class c adds exp(-sharpness (1 - cosine)) to class c."""
-        classes = one_hot(self.labels, len(self.text)).to(features.dtype)  # (N, T)
-        return torch.exp(-self.sharpness * (1 - features @ self.keys.T)) @ classes
+        return torch.exp(-self.sharpness * (1 - features @ self.keys.T)) @ self.classes
 
     def forward(self, images: Any) -> Tensor:
         """Features (B, D), or what has them as ``features``, to logits (B, T)."""

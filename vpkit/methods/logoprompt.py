@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, nll_loss
 
 from vpkit.datasets.batches import Batches
-from vpkit.datasets.encoded_set import cache_features
+from vpkit.datasets.encoded_set import AugmentedBatches, cache_features, crop_and_flip
 from vpkit.datasets.image_set import ImageSet
 from vpkit.mappings.one_to_one import identity_mapping
 from vpkit.methods.baselines import TipAdapter
@@ -218,9 +218,11 @@ class NamePastedImages:
         ratio: height of the strips as a share of the side.
         location: of the strip: "random" (drawn once for each image), "top" or "bottom".
         seed: of the places. The colours of the names do not depend on it.
+        augment: batches are made from the images in each pass, cropped and mirrored (`crop_and_flip`), the strips at
+            new places; then every image, plain and with each name, goes through the tower again.
 
     Attributes:
-        inputs, labels: `PastedImages` and (N,).
+        inputs, labels: `PastedImages` and (N,), not augmented.
         strips: (T, 3, h, s) uint8.
         pairs: `PastedFeatureCache`.
 
@@ -231,8 +233,15 @@ class NamePastedImages:
     """
 
     def __init__(
-        self, clip: FrozenCLIP, images: ImageSet, ratio: float = 1 / 7, location: str = "random", seed: int = 0
+        self,
+        clip: FrozenCLIP,
+        images: ImageSet,
+        ratio: float = 1 / 7,
+        location: str = "random",
+        seed: int = 0,
+        augment: bool = False,
     ):
+        self.encode, self.location, self.augment = clip.encode_image, location, augment
         self.images, self.labels, self.class_names = images, images.labels, images.class_names
         pixels = images.images
         side = pixels.shape[3]
@@ -247,7 +256,16 @@ class NamePastedImages:
 
     def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> Batches:
         """Batches of (`PastedImages`, labels); see `Batches`."""
+        if self.augment:
+            return AugmentedBatches(self.images.batches(batch_size, shuffle, generator), self._anew, crop_and_flip)
         return Batches(self.inputs, self.labels, self.class_names, batch_size, shuffle, generator)
+
+    def _anew(self, x: Tensor) -> PastedImages:
+        """Images (B, 3, H, W) in [0, 1] that were changed, with strips at new places."""
+        tops = strip_offsets(len(x), x.shape[3], self.strips.shape[2], self.location).to(x.device)
+        pairs = PastedFeatureCache(self.encode, x.mul(255).round().byte(), self.strips, tops)
+        positions = torch.arange(len(x), device=x.device)
+        return PastedImages(self.encode(pairs.pixels(positions)), positions, pairs)
 
     @torch.no_grad()
     def attacked(self, text: Tensor, wrong: Tensor) -> dict[str, dict[str, float]]:

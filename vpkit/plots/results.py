@@ -12,7 +12,8 @@ def plot_history(histories: dict, value: str = "val_accuracy", label: str = "val
     figure, axis = plt.subplots(layout="constrained")
     for method, history in histories.items():
         color = METHOD_COLORS.get(method)
-        axis.plot(history["epoch"], history[value], marker="o", markersize=3, label=method, color=color)
+        known = [(row["epoch"], row[value]) for row in history.rows if row[value] is not None]
+        axis.plot(*zip(*known, strict=True), marker="o", markersize=3, label=method, color=color)
     if chance is not None:
         axis.axhline(chance, **CHANCE)
         axis.annotate("chance", (axis.get_xlim()[1], chance), fontsize=7, color="#666666", va="bottom", ha="right")

@@ -1,5 +1,6 @@
 """One loop for every method: `train_epoch`, `evaluate`, and `fit`, which alternates them."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -61,11 +62,13 @@ def train_epoch(
     optimizer: Optimizer,
     schedule: LambdaLR | None = None,
     epoch: int = 1,
+    accumulate: int = 1,
 ) -> EpochResult:
     """One pass over `batches`, one optimizer step per batch; returns an `EpochResult`.
 
-    Nothing is read back from the device until the epoch is over. On a GPU the forward pass runs in bf16
-    (fp16 with loss scaling where bf16 is not native).
+    Nothing is read back from the device until the epoch is over. On a GPU the forward pass runs in bf16 (fp16 with loss
+    scaling where bf16 is not native, and there the scaler waits at every step). A batch that does not fit into the
+    GPU's memory is halved until it does, with a warning.
 
     Args:
         classifier: has `loss(images, labels) -> (loss, logits)`.
@@ -73,8 +76,11 @@ def train_epoch(
         optimizer: over the parameters that take gradients.
         schedule: stepped once per batch, if given.
         epoch: only named in errors.
+        accumulate: parts of a batch that go through the model one after the other. A step has the gradients of the
+            whole batch, unless the network being trained normalises over it (fine-tuning with BatchNorm).
 
     Raises:
+        torch.OutOfMemoryError: a single image does not fit into the GPU's memory.
         FloatingPointError: a loss that is NaN or infinite, with epoch, step and learning rate.
         ValueError: no batches.
 
@@ -84,16 +90,36 @@ def train_epoch(
     dtype = _autocast_dtype(next(iter(classifier.parameters())).device)
     # A modest first scale: the default of 65,536 would skip the first steps of every epoch.
     scaler = torch.amp.GradScaler(init_scale=1024.0, enabled=dtype == torch.float16)
-    losses, hits, sizes, rates = [], [], [], []
-    for images, labels in batches:
-        with _autocast(images.device, dtype):
-            loss, logits = classifier.loss(images, labels)
+    losses, hits, sizes, rates, parts = [], [], [], [], accumulate
+
+    def gradients(images, labels) -> tuple[Tensor, Tensor]:
+        """Of the mean loss over a batch, part by part; returns the loss and the number of hits."""
         optimizer.zero_grad()
-        scaler.scale(loss).backward()
+        found = []
+        for rows in torch.arange(len(labels)).chunk(parts):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            with _autocast(images.device, dtype):
+                loss, logits = classifier.loss(images[part], labels[part])
+            loss = loss * (len(rows) / len(labels))
+            scaler.scale(loss).backward()
+            found.append((loss.detach(), (logits.detach().argmax(1) == labels[part]).sum()))
+        return sum(loss for loss, _ in found), sum(hit for _, hit in found)  # type: ignore[return-value]
+
+    for images, labels in batches:
+        while True:
+            try:
+                loss, hit = gradients(images, labels)
+                break
+            except torch.cuda.OutOfMemoryError:
+                if parts >= len(labels):
+                    raise
+                parts *= 2
+            torch.cuda.empty_cache()  # here, where the exception and with it the failed step's tensors are gone
+            warnings.warn(f"a batch of {len(labels)} is too large for the GPU: from here on in {parts} parts", stacklevel=2)
         scaler.step(optimizer)
         scaler.update()
-        losses.append(_number(loss.detach()))
-        hits.append(_number((logits.detach().argmax(1) == labels).sum()))
+        losses.append(_number(loss))
+        hits.append(_number(hit))
         sizes.append(len(labels))
         rates.append(optimizer.param_groups[0]["lr"])
         if schedule is not None:
@@ -113,7 +139,9 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(classifier: Classifier, batches: Iterable[Batch]) -> Evaluation:
-    """Accuracy, loss and confusion of `classifier` over `batches`, in full precision; per image, not per batch.
+    """Accuracy, loss and confusion of `classifier` over `batches`, in float32; per image, not per batch.
+
+    On a GPU `vpkit.start` lets products of matrices run in TF32.
 
     Raises:
         ValueError: no batches.
@@ -150,6 +178,8 @@ def fit(
     name: str = "",
     checkpoint: str | Path | None = None,
     show: bool = True,
+    val_interval: int | None = None,
+    accumulate: int = 1,
 ) -> History:
     """Train for `epochs`, evaluate on validation after each, print a row each; the last epoch is the result.
 
@@ -167,16 +197,23 @@ def fit(
             the folder `$VPKIT_CHECKPOINTS`, if `name` is given. If the file is there, the run goes on where it stopped
             and gives the numbers of an unbroken one; a `before_epoch` that keeps state of its own does not.
         show: print the rows.
+        val_interval: epochs between two evaluations, the last epoch always has one. None: each epoch, and in runs of
+            more than a hundred so many that about a hundred evaluations are made.
+        accumulate: as `train_epoch`.
 
     Returns:
-        `History` with train_loss, train_accuracy, lr and, with `val`, val_loss and val_accuracy for each epoch.
+        `History` with train_loss, train_accuracy, lr and, with `val`, val_loss and val_accuracy for each epoch, None
+        for an epoch without an evaluation.
 
     Raises:
         FloatingPointError: as `train_epoch`.
-        ValueError: a checkpoint that is cut short or belongs to another run.
+        ValueError: a `val_interval` below 1, a checkpoint that is cut short or belongs to another run.
 
     Explained in chapter 1.
     """
+    if val_interval is not None and val_interval < 1:
+        raise ValueError(f"val_interval={val_interval}: expected at least 1 epoch")
+    val_interval = val_interval or -(-epochs // 100)
     scheduler = LambdaLR(optimizer, schedule(epochs, len(train)))
     history = History()
     left = epochs_left(name, classifier, optimizer, scheduler, train, epochs, history, checkpoint)
@@ -184,13 +221,15 @@ def fit(
         for epoch in left:
             extra = before_epoch(classifier, epoch) if before_epoch else None
             lr = optimizer.param_groups[0]["lr"]
-            fitted = train_epoch(classifier, train, optimizer, scheduler, epoch)
+            fitted = train_epoch(classifier, train, optimizer, scheduler, epoch, accumulate)
             row = {"epoch": epoch, "train_loss": fitted.loss, "train_accuracy": fitted.accuracy, "lr": lr}
             said = f"{name:<12} epoch {epoch:>3}   loss {fitted.loss:6.3f}"
-            if val is not None:
+            if val is not None and (epoch % val_interval == 0 or epoch == epochs):
                 checked = evaluate(classifier, val)
                 row |= {"val_loss": checked.loss, "val_accuracy": checked.accuracy}
                 said += f"   val {checked.accuracy:6.1%}"
+            elif val is not None:
+                row |= {"val_loss": None, "val_accuracy": None}
             history.add(**row, **(extra if isinstance(extra, dict) else {}))
             if show:
                 print(said)
