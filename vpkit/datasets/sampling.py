@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
 
@@ -105,8 +106,12 @@ def _closest(members: list[int], digests: Sequence[str], purpose: str, share: fl
     return [i for _, i in ranked[: min(max(1, below), most)]]
 
 
-def few_shot_positions(labels: np.ndarray, shots: int, seed: int) -> list[int]:
+def few_shot_positions(labels: np.ndarray, shots: int, seed: int, kinds: np.ndarray | None = None) -> list[int]:
     """`shots` positions of each class, as CoOp draws them: Python's `random.sample`, classes by first appearance.
+
+    Args:
+        labels: (N,).
+        kinds: (N,) which images of a class are alike, see `Source`: one of each kind, in random order, before a second.
 
     Raises:
         ValueError: shots below 1, or more than the smallest class has.
@@ -118,7 +123,19 @@ def few_shot_positions(labels: np.ndarray, shots: int, seed: int) -> list[int]:
     if not 1 <= shots <= smallest:
         raise ValueError(f"shots={shots}: the smallest class has {smallest} images, so expected 1..{smallest}")
     generator = random.Random(seed)
-    return [position for positions in by_class.values() for position in generator.sample(positions, shots)]
+    drawn = (
+        generator.sample(positions, shots) if kinds is None else _in_turn(positions, kinds, generator)[:shots]
+        for positions in by_class.values()
+    )
+    return [position for positions in drawn for position in positions]
+
+
+def _in_turn(positions: list[int], kinds: np.ndarray, generator: random.Random) -> list[int]:
+    """All positions in random order, no kind a second time before each has come."""
+    piles: dict[int, list[int]] = {}
+    for position in generator.sample(positions, len(positions)):
+        piles.setdefault(int(kinds[position]), []).append(position)
+    return [position for turn in zip_longest(*piles.values()) for position in turn if position is not None]
 
 
 def chosen_positions(
@@ -149,7 +166,7 @@ def chosen_positions(
         kept = np.flatnonzero(np.isin(labels, [class_names.index(wanted) for wanted in classes]))
         labels, class_names = labels[kept], tuple(classes)
     if shots is not None:
-        drawn = few_shot_positions(labels, shots, seed)
+        drawn = few_shot_positions(labels, shots, seed, None if source.kinds is None else source.kinds[kept])
         kept, labels = kept[drawn], labels[drawn]
     count = _wanted(len(labels), len(class_names), subset, fraction, name)
     if count is None:

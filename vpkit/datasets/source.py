@@ -28,6 +28,7 @@ class Source:
         paths: the N files, if the images are files.
         rule: how the split came about, in words.
         validated_by: what a training split was before a validation split was taken from it.
+        kinds: (N,) numbers of what images are variants of, such as the design they draw; few shots take kinds in turn.
     """
 
     labels: np.ndarray
@@ -40,6 +41,7 @@ class Source:
     paths: tuple[Path, ...] = ()
     rule: str = ""
     validated_by: "Source | None" = None
+    kinds: np.ndarray | None = None
 
     def part(self, positions: Sequence[int] | np.ndarray) -> "Source":
         """The images at `positions` as a source of their own."""
@@ -51,7 +53,7 @@ class Source:
         paths = tuple(self.paths[i] for i in chosen) if self.paths else ()
         return Source(
             self.labels[chosen], self.class_names, taken, fingerprint, self.may_lack_classes, pool, place, paths,
-            self.rule,
+            self.rule, kinds=None if self.kinds is None else self.kinds[chosen],
         )  # fmt: skip
 
 

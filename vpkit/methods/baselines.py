@@ -45,7 +45,7 @@ class LinearProbe(HoldsFrozen):
 def linear_probe(model: FrozenModel, train: LabelledBatches, val: LabelledBatches) -> LinearProbe:
     """Logistic regression (L-BFGS) on features computed once; the penalty is the best of five on validation.
 
-    Features on the CPU are fitted by scikit-learn, those on a GPU there, in float32 by torch's L-BFGS: the same optimum.
+    Features on the CPU are fitted by scikit-learn, those on a GPU there, in float32 by torch's L-BFGS: one optimum.
 
     Args:
         model: the frozen model.
@@ -87,7 +87,10 @@ def _logistic_regression_there(x: Tensor, labels: Tensor, num_classes: int, c: f
     """The same where the features are."""
     weight, bias = x.new_zeros(num_classes, x.shape[1]), x.new_zeros(num_classes)
     optimizer = torch.optim.LBFGS(
-        [weight.requires_grad_(), bias.requires_grad_()], max_iter=500, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+        [weight.requires_grad_(), bias.requires_grad_()],
+        max_iter=500,
+        tolerance_grad=1e-5,
+        line_search_fn="strong_wolfe",
     )
     # Half the penalty for two classes: theirs is that of one row for both, w and -w, as scikit-learn has it.
     penalty = (1 if num_classes == 2 else 0.5) / (c * len(x))

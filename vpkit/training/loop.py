@@ -115,7 +115,9 @@ def train_epoch(
                     raise
                 parts *= 2
             torch.cuda.empty_cache()  # here, where the exception and with it the failed step's tensors are gone
-            warnings.warn(f"a batch of {len(labels)} is too large for the GPU: from here on in {parts} parts", stacklevel=2)
+            warnings.warn(
+                f"a batch of {len(labels)} is too large for the GPU: from here on in {parts} parts", stacklevel=2
+            )
         scaler.step(optimizer)
         scaler.update()
         losses.append(_number(loss))
