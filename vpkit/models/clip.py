@@ -32,6 +32,7 @@ CLIP_MODELS = {  # name: (architecture and pretrained tag of open_clip, or the p
     "ViT-B-32": ("open_clip:ViT-B-32/openai", "OpenAI's, 224 px (VP, ILM-VP, DPT)"),
     "ViT-B-16": ("open_clip:ViT-B-16/openai", "OpenAI's, 224 px (LoGoPrompt)"),
     "RN50": ("open_clip:RN50/openai", "OpenAI's, 224 px (LoGoPrompt)"),
+    "RN101": ("open_clip:RN101/openai", "OpenAI's, 224 px (VP, Fig. 9)"),
 }
 
 

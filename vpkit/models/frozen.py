@@ -204,7 +204,13 @@ FROZEN_MODELS: dict[str, FrozenModelRow] = {
     "resnext101_instagram": _timm(
         "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", 1000, "Instagram, tuned on ImageNet-1k; timm (VP, ILM-VP)"
     ),
+    "resnext101_32x16d_instagram": _timm(
+        "resnext101_32x16d.fb_wsl_ig1b_ft_in1k", 1000, "Instagram, tuned on ImageNet-1k; timm (VP, Fig. 9)"
+    ),
     "bit_m_r50x1": _timm("resnetv2_50x1_bit.goog_in21k", 21_843, "ImageNet-21k with its trained head; timm (VP)"),
+    "bit_m_r50x3": _timm("resnetv2_50x3_bit.goog_in21k", 21_843, "as bit_m_r50x1, three times as wide (VP, Fig. 9)"),
+    "bit_m_r101x1": _timm("resnetv2_101x1_bit.goog_in21k", 21_843, "as bit_m_r50x1, 101 layers (VP, Fig. 9)"),
+    "bit_m_r101x3": _timm("resnetv2_101x3_bit.goog_in21k", 21_843, "both of these (VP, Fig. 9)"),
 }
 
 
