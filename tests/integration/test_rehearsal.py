@@ -82,7 +82,7 @@ def weights(model: str, folder: Path) -> tuple[str, bytes]:
         build = FROZEN_MODELS[model].build.args[0]
         known = "download.pytorch.org" in url
         network = models.get_model(build, weights=None) if known else timm.create_model(build, pretrained=False)
-        if model == "bit_m_r50x1":
+        if model.startswith("bit_m"):
             torch.nn.init.normal_(network.head.fc.weight, std=0.01)
     path = folder / f"{model}.weights"
     torch.save(network.state_dict(), path) if url.endswith(".pth") else save_file(network.state_dict(), path)
