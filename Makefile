@@ -106,6 +106,7 @@ bench-toy: setup  ## the same at toy size: proves that the scripts work, says no
 	.venv/bin/python benchmarks/run.py --toy
 	.venv/bin/python benchmarks/cpu_settings.py --toy
 	.venv/bin/python benchmarks/busy.py --toy
+	.venv/bin/python benchmarks/serve.py --toy
 
 tidy: setup  ## run every chapter at its defaults and commit-ready store its outputs
 	.venv/bin/python tools/build_book.py --store $(AT_ONCE)

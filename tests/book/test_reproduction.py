@@ -38,7 +38,13 @@ def test_without_runs_every_printed_accuracy_is_there_and_not_run():
 def test_every_grid_named_is_in_the_repository_and_gives_the_methods_of_its_table():
     grids = set(papers_beside_ours().grid)
     assert None not in grids
-    assert {path.stem for path in (ROOT / "grids").glob("*.yaml")} == grids | {"offline", "vp_fig9", "dpt_fig4", "dpt_fig5", "dpt_fig6"}
+    assert {path.stem for path in (ROOT / "grids").glob("*.yaml")} == grids | {
+        "offline",
+        "vp_fig9",
+        "dpt_fig4",
+        "dpt_fig5",
+        "dpt_fig6",
+    }
 
 
 def test_the_mean_over_seeds_and_its_interval_stand_beside_the_printed_number(tmp_path):

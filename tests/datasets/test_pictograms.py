@@ -82,9 +82,8 @@ def test_an_image_is_a_pure_function_of_its_place():
     assert np.array_equal(image, load_pictograms("train", 0).decode(100, 24))
     for other in (("train", 1), ("val", 0), ("test", 0), ("train", 0, "sketch")):
         assert not np.array_equal(image, load_pictograms(*other).decode(100, 24))
-    code = (
-        "from vpkit.datasets.pictograms import load_pictograms as l; print(l('train', 0).decode(100, 24).tobytes().hex())"
-    )
+    code = "from vpkit.datasets.pictograms import load_pictograms as load\n"
+    code += "print(load('train', 0).decode(100, 24).tobytes().hex())"
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert again.stdout.strip() == image.tobytes().hex()
 
@@ -132,7 +131,7 @@ def test_what_is_missing_is_named(monkeypatch):
     other = json.loads(json.dumps(TABLE))
     other["bed"]["mdi"] = ["bed of roses"]
     monkeypatch.setattr(pictograms, "pictogram_table", lambda: other)
-    with pytest.raises(ValueError, match="has no icon 'bed of roses' in mdi.*pip install 'QtAwesome>=1.4,<1.5'"):
+    with pytest.raises(ValueError, match=r"has no icon 'bed of roses' in mdi.*pip install 'QtAwesome>=1.4,<1.5'"):
         load_pictograms("val", 0)
     monkeypatch.setitem(FAMILIES, "remix", ("remixed",))
     pictograms._font.cache_clear()

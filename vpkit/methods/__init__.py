@@ -3,8 +3,9 @@
 All go through `vpkit.training.fit`. A new method is such a module; it needs no change to the loop.
 """
 
-from vpkit.methods import baselines, clip_vp, coop, dpt, ilm_vp, logoprompt, protocols, vp
+from vpkit.methods import baselines, black_box, clip_vp, coop, dpt, ilm_vp, logoprompt, protocols, vp
 from vpkit.methods.baselines import FineTuned, TipAdapter, gaussian_discriminant, linear_probe
+from vpkit.methods.black_box import ScoresOnly
 from vpkit.methods.coop import TextPromptedClassifier
 from vpkit.methods.dpt import DualPromptClassifier
 from vpkit.methods.ilm_vp import CountingClassifier, remap, remap_from_training
@@ -19,10 +20,12 @@ __all__ = [
     "LoGoPromptClassifier",
     "NamePastedImages",
     "PromptedClassifier",
+    "ScoresOnly",
     "TextPromptedClassifier",
     "TipAdapter",
     "base_to_new",
     "baselines",
+    "black_box",
     "clip_vp",
     "coop",
     "count_parameters",

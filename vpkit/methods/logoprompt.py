@@ -254,7 +254,9 @@ class NamePastedImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> Batches:
+    def batches(
+        self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None
+    ) -> Batches | AugmentedBatches:
         """Batches of (`PastedImages`, labels); see `Batches`."""
         if self.augment:
             return AugmentedBatches(self.images.batches(batch_size, shuffle, generator), self._anew, crop_and_flip)

@@ -5,6 +5,7 @@ A prompt is a small `nn.Module` and knows nothing of how it is trained.
 
 from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet, WrittenText
 from vpkit.prompts.files import load_prompt, save_prompt, study_prompts
+from vpkit.prompts.low_dimensional import CoarsePrompt, CosinePrompt, LowRankPrompt, MaskedPrompt
 from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
 from vpkit.prompts.patch_embeddings import PatchEmbeddings, cache_patches
 from vpkit.prompts.pixels import ExpandPrompt, PadPrompt, PatchPrompt
@@ -13,9 +14,13 @@ from vpkit.prompts.tokens import ClassAwareTokens, TokenPrompt
 
 __all__ = [
     "ClassAwareTokens",
+    "CoarsePrompt",
     "ContextPrompt",
+    "CosinePrompt",
     "ExpandPrompt",
     "GeneratedContext",
+    "LowRankPrompt",
+    "MaskedPrompt",
     "MetaNet",
     "PadPrompt",
     "PatchEmbeddings",

@@ -231,6 +231,32 @@ def report(
 
 
 @app.command()
+def serve(
+    prompt: PromptFile,
+    host: Annotated[str, typer.Option(help="Where to listen; other than this machine's own, with a token only.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    token: Annotated[
+        str | None, typer.Option(envvar="VPKIT_TOKEN", help="What requests must send: Authorization: Bearer TOKEN.")
+    ] = None,
+    most_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 10_000_000,
+    device: DeviceName = None,
+) -> None:
+    """Answer over HTTP: POST /predict with an image, GET /health; a description and a form to try at /docs."""
+    from vpkit.devices import choose_device
+    from vpkit.tasks.files import load_task
+    from vpkit.tasks.serve import check_exposed, service
+
+    with errors_told():
+        check_exposed(host, token)
+        task, _ = load_task(prompt, choose_device(device))
+        app = service(task, token, most_bytes)
+        import uvicorn  # there, if FastAPI is: both come with vpkit[serve]
+    uvicorn.run(app, host=host, port=port, log_level="info")
+
+
+@app.command()
 def cache(
     limit: Annotated[
         str | None, typer.Option(help="Remove what was used longest ago, until at most so much is left: 20GB, 0.")
