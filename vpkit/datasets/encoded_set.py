@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from vpkit.datasets.batches import Batches
 from vpkit.datasets.image_set import ImageSet
@@ -72,6 +71,8 @@ def crop_and_flip(images: Tensor) -> Tensor:
     Source: Zhou et al. 2022 (CoOp), released code: torchvision's `RandomResizedCrop`, bicubic, and
     `RandomHorizontalFlip`.
     """
+    from torchvision.transforms import v2  # takes a second to load
+
     changed = v2.Compose(
         [
             v2.RandomResizedCrop(images.shape[2:], interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
