@@ -118,7 +118,7 @@ class SPSAGC(Optimizer):
     Raises:
         ValueError: draws below 1, or a spread or learning rate that is not positive.
 
-    Source: Oh et al. 2023 (BlackVIP), Sec. 3.3, Eqs. 3 to 6; SPSA is Spall 1992.
+    Source: Oh et al. 2023 (BlackVIP), SPSA-GC; SPSA is Spall 1992.
     """
 
     def __init__(self, params, lr: float = 0.1, beta: float = 0.9, draws: int = 5, spread: float = 0.01):

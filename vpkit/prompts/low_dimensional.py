@@ -38,7 +38,7 @@ class LowRankPrompt(_Added):
     Raises:
         ValueError: an impossible rank, or images of another size.
 
-    Source: Jin et al. 2025 (LoR-VP), Sec. 3: B starts at zero, A is drawn from N(0, 1 / rank), so the prompt from zero.
+    Source: Jin et al. 2025 (LoR-VP). That one factor starts at zero and the other is drawn, as in LoRA, is our choice.
     """
 
     def __init__(self, image_size: int, rank: int = 4, scale: float = 1.0):
@@ -118,8 +118,7 @@ class MaskedPrompt(nn.Module):
     Raises:
         ValueError: images of another size, or too small ones.
 
-    Source: Cai et al. 2024 (SMM), Sec. 3.2 and 3.3; pattern from zero, mask of three channels, enlarged without
-    interpolation.
+    Source: Cai et al. 2024 (SMM): pattern, mask network, masks enlarged without interpolation. Widths are ours.
     """
 
     def __init__(self, image_size: int, channels: int = 8, scale: float = 1.0):
