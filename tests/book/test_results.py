@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from vpkit.book import load_runs, save_run
 from vpkit.mappings import LabelMapping
 from vpkit.prompts import ExpandPrompt, PadPrompt, load_prompt, save_prompt
 from vpkit.training import History
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def save(folder, name="a", **changes):
@@ -189,3 +192,17 @@ def test_what_chapter_6_claims_holds_in_its_study():
     looks = study.query("epochs == 12").dropna(subset=["on_target"])
     looks = looks[looks.groupby("method")["seed"].transform("nunique") == 3].groupby("method")["on_target"].mean()
     assert (looks[["VPT", "VLP", "DPT"]] > looks["zero-shot"]).all()
+
+
+def test_what_the_recipes_say_of_augmentation_holds_in_its_study():
+    study = vpkit.load_study("augmentation").query(
+        "method not in ['zero-shot', 'zero-shot, names pasted', 'Tip-Adapter']"
+    )
+    mean = study.pivot_table(index=["model", "method"], columns="augment", values="test_accuracy")
+    assert len(mean) == 9
+    assert (mean[True] < mean[False]).all()
+    assert (study.groupby(["model", "method", "augment"])["seed"].nunique() == 3).all()
+    text = (ROOT / "book" / "recipes.md").read_text(encoding="utf-8")
+    for model, method in (("tiny", "CoOp, class-specific"), ("tiny", "LoGoPrompt"), ("tiny-vit", "VPT")):
+        for found in mean.loc[(model, method)]:
+            assert f"{100 * found:.1f} %" in text
