@@ -106,7 +106,7 @@ class ScoresOnly(nn.Module):
 class SPSAGC(Optimizer):
     """SPSA with gradient correction: two answers a draw in place of a gradient, and Nesterov's momentum.
 
-    g = (L(phi + c D) - L(phi - c D)) / (2 c D), mean over `draws` of D with |D| uniform in [0.5, 1] and random signs;
+    g = (L(phi + c D) - L(phi - c D)) / (2 c D), mean over `draws` of D, in size uniform in [0.5, 1], with random signs;
     m = beta m + g; phi = phi - a (g + beta m), with a = lr / (t + 1)^0.5 and c = spread / (t + 1)^0.1.
 
     Args:
