@@ -75,7 +75,9 @@ def test_stratified_choice_has_the_exact_count_and_leaves_no_class_out():
 
 
 def test_unknown_names_list_the_good_ones():
-    with pytest.raises(ValueError, match=r"unknown dataset 'mnist': expected one of icons, textile, mnist5k, digits,"):
+    with pytest.raises(
+        ValueError, match=r"unknown dataset 'mnist': expected one of icons, pictograms, textile, mnist5k, digits,"
+    ):
         vpkit.load_dataset("mnist", "train")
     with pytest.raises(ValueError, match=r"unknown split 'testing': expected one of train, val, test"):
         vpkit.load_dataset("digits", "testing")

@@ -180,11 +180,11 @@ def test_an_interrupted_training_goes_on(photos, tmp_path, monkeypatch):
     path, epochs = tmp_path / "p.safetensors", []
     original = vpkit.training.loop.train_epoch
 
-    def stops_at_the_second(*args):
+    def stops_at_the_second(*args, **options):
         epochs.append(args[-1])
         if epochs == [1, 2]:
             raise KeyboardInterrupt
-        return original(*args)
+        return original(*args, **options)
 
     monkeypatch.setattr(vpkit.training.loop, "train_epoch", stops_at_the_second)
     words = ("fit", photos, "--out", path, "--method", "prompt", "--canvas", "32", "--epochs", "2")

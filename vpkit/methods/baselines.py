@@ -62,7 +62,7 @@ def linear_probe(model: FrozenModel, train: LabelledBatches, val: LabelledBatche
 
     def fitted(c: float) -> tuple[float, float, Tensor, Tensor]:
         weight, bias = fit(x, labels, len(train.class_names), c)
-        hits = ((held_out @ weight.T + bias).argmax(1) == val_labels).double().mean()
+        hits = ((held_out @ weight.T + bias).argmax(1) == val_labels).float().mean()
         return float(hits), c, weight, bias
 
     _, c, weight, bias = max(map(fitted, REGULARISATION), key=lambda found: found[0])  # of equals the first

@@ -223,7 +223,7 @@ def fit(
         for epoch in left:
             extra = before_epoch(classifier, epoch) if before_epoch else None
             lr = optimizer.param_groups[0]["lr"]
-            fitted = train_epoch(classifier, train, optimizer, scheduler, epoch, accumulate)
+            fitted = train_epoch(classifier, train, optimizer, scheduler, epoch, accumulate=accumulate)
             row = {"epoch": epoch, "train_loss": fitted.loss, "train_accuracy": fitted.accuracy, "lr": lr}
             said = f"{name:<12} epoch {epoch:>3}   loss {fitted.loss:6.3f}"
             if val is not None and (epoch % val_interval == 0 or epoch == epochs):
