@@ -136,3 +136,15 @@ def test_a_table_says_what_data_it_comes_from(tmp_path, image_set):
     table = pd.DataFrame({"method": ["a"], "accuracy": [0.5]})
     (path,) = vpkit.save_table(tmp_path, table, splits=[image_set])
     assert json.loads(path.read_text())["splits"] == [{"name": "colours", "split": "train", "n": 64, "rule": ""}]
+
+
+def test_on_a_gpu_matrix_products_may_use_tf32(monkeypatch, capsys):
+    monkeypatch.setattr(vpkit.book.session, "choose_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a pretend GPU")
+    before = torch.get_float32_matmul_precision()
+    try:
+        assert vpkit.start(seed=0).type == "cuda"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert "a pretend GPU" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from vpkit.datasets.pictograms import (
     FAMILIES,
     IMAGES_PER_CLASS,
     TEST_FAMILIES,
-    _glyph,
+    glyph,
     load_pictograms,
     pictogram_table,
 )
@@ -28,7 +28,7 @@ def designs_of(name, test):
 
 def ink(family, icon, side=64):
     """The design cut out and scaled to a square: (side, side) in [0, 1]."""
-    path, character = _glyph(family, icon)
+    path, character = glyph(family, icon)
     font = ImageFont.truetype(path, 200)
     left, top, right, bottom = font.getbbox(character)
     mask = Image.new("L", (right - left + 20, bottom - top + 20))

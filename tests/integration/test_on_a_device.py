@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import small_network
 from in_process import CHAPTERS, CLIP_CHAPTERS, methods_of, run, small_clip, small_frozen
-from PIL import Image
+from photos import coloured_photos
 from pretend_device import DEVICE, pretend_device
 from small_clip import SMALL_VIT
 
@@ -31,14 +31,7 @@ LOOKED_UP = (LoGoPromptClassifier, NamesAsDataClassifier)  # which pasted images
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Three classes that differ in colour."""
-    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for k, name in enumerate(("sky", "tree", "wall")):
-        (root / name).mkdir()
-        for i in range(12):
-            pixels = rng.integers(0, 90, (40, 40, 3))
-            pixels[..., 2 - k] += 150
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
-    return root
+    return coloured_photos(tmp_path_factory.mktemp("photos"))
 
 
 def everything(chapter):

@@ -36,7 +36,7 @@ Path(results_dir, f"run-{seed}.json").write_text(json.dumps(run))
 
 
 def free_port():
-    """Below the ports that systems hand out by themselves: gRPC shares a port that is taken, and both then answer."""
+    """One that nobody listens on, below those that systems hand out by themselves."""
     for port in range(6400, 9999):
         with socket.socket() as tried, contextlib.suppress(OSError):
             tried.bind(("127.0.0.1", port))

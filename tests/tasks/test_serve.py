@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
-from PIL import Image
+from photos import coloured_photos
 
 import vpkit
 from vpkit import PromptedClassifier
+from vpkit.datasets.batches import resized
+from vpkit.datasets.source import read_image
 from vpkit.mappings import identity_mapping
 from vpkit.methods.black_box import SPSAGC, ScoresOnly, fit_by_scores, over_http
 from vpkit.prompts import CoarsePrompt
@@ -27,14 +29,7 @@ NAMES = ("sky", "tree", "wall")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for k, name in enumerate(NAMES):
-        (root / name).mkdir()
-        for i in range(12):
-            pixels = rng.integers(0, 90, (40, 40, 3))
-            pixels[..., 2 - k] += 150
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
-    return root
+    return coloured_photos(tmp_path_factory.mktemp("photos"), NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +160,7 @@ def test_a_prompt_is_learned_through_the_wire(address, task, folder):
     """The same numbers as beside the model: the interface is one, whatever lies behind it."""
     train = vpkit.load_dataset(f"folder:{folder}", "train", size=160, subset=6)
     found = []
-    for ask in (over_http(address), lambda x: task.classifier(vpkit_resized(x, task))):
+    for ask in (over_http(address), lambda x: task.classifier(as_the_service(x, task))):
         torch.manual_seed(0)
         interface = ScoresOnly(ask, class_names=NAMES, budget=60)
         classifier = PromptedClassifier(CoarsePrompt(160, 2), interface, identity_mapping(3))
@@ -177,10 +172,8 @@ def test_a_prompt_is_learned_through_the_wire(address, task, folder):
     assert torch.allclose(*found, atol=0.01)  # answers differ in the sixth digit, and are divided by a small step
 
 
-def vpkit_resized(x, task):
+def as_the_service(x, task):
     """As the service brings an image to the side that the classifier takes."""
-    from vpkit.datasets.batches import resized
-
     return resized(x.mul(255).round().byte(), task.settings["image_size"]).float() / 255
 
 
@@ -192,6 +185,4 @@ def test_a_refusal_is_an_error_with_its_reason(address, monkeypatch):
 
 def test_an_image_from_a_buffer_is_read_as_from_a_file(folder):
     path = folder / "sky" / "1.png"
-    from vpkit.datasets.source import read_image
-
     assert np.array_equal(module.pixels_of(path.read_bytes(), 20), read_image(path, 20))

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from photos import coloured_photos
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -23,14 +24,7 @@ QUICK = {"canvas_size": 64, "epochs": 1}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Three classes that differ in colour; one has a name that is HTML."""
-    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for k, name in enumerate(("blue_sky", "grass & <b>trees", "red_wall")):
-        (root / name).mkdir()
-        for i in range(20):
-            pixels = rng.integers(0, 90, (40, 40, 3))
-            pixels[..., 2 - k] += 150
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
-    return root
+    return coloured_photos(tmp_path_factory.mktemp("photos"), ("blue_sky", "grass & <b>trees", "red_wall"), each=20)
 
 
 @pytest.fixture(scope="module")

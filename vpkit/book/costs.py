@@ -1,6 +1,6 @@
 """What a grid costs before anyone pays for it: floating-point operations, counted layer by layer without computing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -121,13 +121,14 @@ def _of_names(p: dict, image: float, text: float, classes: int, steps: float, tr
     if "VP+TP" in p["methods"]:
         training += image * p["epochs"] * 2 * train
     seen = 1 + p["num_candidates"]  # names on an image, in a step and at test
-    if p["augment"]:  # nothing can be kept: every crop goes through the tower, with each of its names
-        epochs = p["epochs"] * train * image
-        training += epochs * ("CoOp" not in p["without"]) + epochs * ("CoOp, class-specific" not in p["without"])
-        training += epochs * (1 + seen) * sum(name not in p["without"] for name in learners[2:])
+    if p["augment"]:  # nothing can be kept: every crop goes through the tower, for LoGoPrompt with each of its names
+
+        def passes(names: Iterable[str]) -> int:
+            return sum(1 if name.startswith("CoOp") else 1 + seen for name in names if name not in p["without"])
+
+        training += image * p["epochs"] * train * passes(learners)
         if "base to new" in p["methods"]:
-            training += epochs / 2 * ("CoOp" not in p["without"])
-            training += epochs / 2 * (1 + seen) * sum(name not in p["without"] for name in rows[1:])
+            training += image * p["epochs"] * train / 2 * passes(rows)
     pairs = train * min(classes, 4 * seen)  # names that an image meets while it is trained on
     tested = test * seen * (1 + len(p["shifted"]))
     return Cost(training, image * (pairs + tested))

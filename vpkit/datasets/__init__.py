@@ -248,10 +248,8 @@ def load_source(name: str, split: str, seed: int = 0, root: str | Path | None = 
     base, _, rest = name.partition(":")
     if base == "folder" and rest:
         return load_folder(Path(rest), split, seed), 224
-    if base == "icons" and rest:
-        return load_icons(split, seed, style=rest), DATASETS["icons"].native_size
-    if base == "pictograms" and rest:
-        return load_pictograms(split, seed, rest), DATASETS["pictograms"].native_size
+    if base in ("icons", "pictograms") and rest:
+        return DATASETS[base].load(split, seed, rest), DATASETS[base].native_size
     variants = {"imagenet": load_imagenet_domain, "abide": load_abide}
     if name not in DATASETS and not (base in variants and rest):
         raise ValueError(

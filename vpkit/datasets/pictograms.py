@@ -68,7 +68,7 @@ def load_pictograms(split: str, seed: int, domain: str = "plain") -> Source:
     chosen = [f for f in FAMILIES if (f in TEST_FAMILIES) == (split == "test")] if domain in STYLES else [domain]
     style, per_class = domain if domain in STYLES else "plain", IMAGES_PER_CLASS[split]
     designs = [
-        [(family, icon) for family in chosen for icon in by_family.get(family, ())] for by_family in table.values()
+        [glyph(family, icon) for family in chosen for icon in by_family.get(family, ())] for by_family in table.values()
     ]
     labels = np.repeat(np.arange(len(table)), per_class)
     kinds = np.concatenate([np.arange(per_class) % len(of_class) for of_class in designs])
@@ -76,18 +76,15 @@ def load_pictograms(split: str, seed: int, domain: str = "plain") -> Source:
     def decode(i: int, size: int) -> np.ndarray:
         label, image = divmod(int(i), per_class)
         rng = np.random.default_rng([seed, list(IMAGES_PER_CLASS).index(split), label, image])
-        return draw_glyph(size, rng, *_glyph(*designs[label][image % len(designs[label])]), style)
+        return draw_glyph(size, rng, *designs[label][image % len(designs[label])], style)
 
-    for of_class in designs:
-        for family, icon in of_class:
-            _glyph(family, icon)  # what is missing is said before anything is drawn
     digest = hashlib.sha256(_TABLE.read_bytes()).hexdigest()[:12]
     fingerprint = f"{split} {seed} {domain} {digest} {metadata.version('QtAwesome')}"
     rule = f"by designer: {', '.join(chosen)}"
     return Source(labels, tuple(table), decode, fingerprint=fingerprint, rule=rule, kinds=kinds)
 
 
-def _glyph(family: str, icon: str) -> tuple[Path, str]:
+def glyph(family: str, icon: str) -> tuple[Path, str]:
     """The font and the character of an icon."""
     weight, _, name = icon.rpartition("/")
     font, characters = _font(FAMILIES[family][weight == "regular"])

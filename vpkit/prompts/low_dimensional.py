@@ -15,9 +15,14 @@ __all__ = ["CoarsePrompt", "CosinePrompt", "LowRankPrompt", "MaskedPrompt"]
 
 
 class _Added(nn.Module):
-    """x + picture."""
+    """x + picture. `of`: how many of what there are along a side, 1..H."""
 
-    image_size: int
+    def __init__(self, image_size: int, scale: float, **of: int):
+        super().__init__()
+        for name, count in of.items():
+            if not 1 <= count <= image_size:
+                raise ValueError(f"{name}={count}: expected 1..{image_size}, the side of the images")
+        self.image_size, self.scale = image_size, scale
 
     def picture(self) -> Tensor:
         raise NotImplementedError
@@ -42,10 +47,7 @@ class LowRankPrompt(_Added):
     """
 
     def __init__(self, image_size: int, rank: int = 4, scale: float = 1.0):
-        super().__init__()
-        if not 1 <= rank <= image_size:
-            raise ValueError(f"rank={rank}: expected 1..{image_size}, the side of the images")
-        self.image_size, self.scale = image_size, scale
+        super().__init__(image_size, scale, rank=rank)
         self.left = nn.Parameter(torch.zeros(3, image_size, rank))
         self.right = nn.Parameter(torch.randn(3, rank, image_size) / rank**0.5)
 
@@ -67,10 +69,7 @@ class CoarsePrompt(_Added):
     """
 
     def __init__(self, image_size: int, cells: int = 6, scale: float = 1.0):
-        super().__init__()
-        if not 1 <= cells <= image_size:
-            raise ValueError(f"cells={cells}: expected 1..{image_size}, the side of the images")
-        self.image_size, self.scale = image_size, scale
+        super().__init__(image_size, scale, cells=cells)
         self.grid = nn.Parameter(torch.zeros(3, cells, cells))
 
     def picture(self) -> Tensor:
@@ -94,10 +93,7 @@ class CosinePrompt(_Added):
     basis: Tensor
 
     def __init__(self, image_size: int, waves: int = 6, scale: float = 1.0):
-        super().__init__()
-        if not 1 <= waves <= image_size:
-            raise ValueError(f"waves={waves}: expected 1..{image_size}, the side of the images")
-        self.image_size, self.scale = image_size, scale
+        super().__init__(image_size, scale, waves=waves)
         place = (torch.arange(image_size) + 0.5) / image_size
         self.register_buffer("basis", torch.cos(torch.pi * torch.arange(waves)[:, None] * place), persistent=False)
         self.coefficients = nn.Parameter(torch.zeros(3, waves, waves))

@@ -96,11 +96,11 @@ def train_epoch(
         """Of the mean loss over a batch, part by part; returns the loss and the number of hits."""
         optimizer.zero_grad()
         found = []
-        for rows in torch.arange(len(labels)).chunk(parts):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
+        size = -(-len(labels) // parts)
+        for part in (slice(start, start + size) for start in range(0, len(labels), size)):
             with _autocast(images.device, dtype):
                 loss, logits = classifier.loss(images[part], labels[part])
-            loss = loss * (len(rows) / len(labels))
+            loss = loss * (len(labels[part]) / len(labels))
             scaler.scale(loss).backward()
             found.append((loss.detach(), (logits.detach().argmax(1) == labels[part]).sum()))
         return sum(loss for loss, _ in found), sum(hit for _, hit in found)  # type: ignore[return-value]
