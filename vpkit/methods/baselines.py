@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot, pad
 
 from vpkit.interfaces import LabelledBatches
+from vpkit.models.clip import clip_logits
 from vpkit.models.frozen import FrozenModel, HoldsFrozen
 
 REGULARISATION = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -241,12 +242,12 @@ class TipAdapter(nn.Module):
 
     def votes(self, features: Tensor) -> Tensor:
         """Features (..., D) to votes (..., T): a key of class c adds exp(-sharpness (1 - cosine)) to class c."""
-        return torch.exp(-self.sharpness * (1 - features @ self.keys.T)) @ self.classes
+        return torch.exp(-self.sharpness * (1 - clip_logits(features, self.keys))) @ self.classes
 
     def forward(self, images: Any) -> Tensor:
         """Features (B, D), or what has them as ``features``, to logits (B, T)."""
         features = getattr(images, "features", images)
-        return self.logit_scale * features @ self.text.T + self.votes(features)
+        return clip_logits(features, self.text, self.logit_scale) + self.votes(features)
 
     def loss(self, images: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self(images)

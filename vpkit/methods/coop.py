@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from vpkit.models.clip import clip_logits
 from vpkit.prompts.context import ContextPrompt, MetaNet
 
 __all__ = ["TextPromptedClassifier"]
@@ -39,7 +40,7 @@ class TextPromptedClassifier(nn.Module):
         """Features (B, D), or what has them, to logits (B, T)."""
         features = getattr(images, "features", images)
         if self.shift is None:
-            return self.logit_scale * features @ self.prompt().T
+            return clip_logits(features, self.prompt(), self.logit_scale)
         return self.logit_scale * torch.cat(
             [self._shifted(part, self.shift(part)) for part in features.split(self._images_at_once)]
         )
@@ -65,4 +66,4 @@ class TextPromptedClassifier(nn.Module):
 
     def _cosines(self, features: Tensor, shifts: Tensor) -> Tensor:
         texts = self._context_prompt(self._context_prompt.context + shifts[:, None, None])  # (B, T, D)
-        return torch.einsum("bd,btd->bt", features, texts)
+        return clip_logits(features[:, None], texts)[:, 0]

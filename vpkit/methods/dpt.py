@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from vpkit.models.clip import FrozenCLIP
+from vpkit.models.clip import FrozenCLIP, clip_logits
 from vpkit.models.frozen import HoldsFrozen
 from vpkit.prompts.context import ContextPrompt
 from vpkit.prompts.patch_embeddings import PatchEmbeddings
@@ -101,7 +101,7 @@ class DualPromptClassifier(HoldsFrozen):
         return images.plain if isinstance(images, PatchEmbeddings) else self.clip.encode_image(images)
 
     def _logits(self, features: Tensor, text: Tensor) -> Tensor:
-        return self.clip.logit_scale * features @ text.T
+        return clip_logits(features, text, self.clip.logit_scale)
 
 
 def class_aware_loss(class_logits: Tensor, chosen: Tensor, labels: Tensor) -> Tensor:

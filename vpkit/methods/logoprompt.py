@@ -18,7 +18,7 @@ from vpkit.methods.baselines import TipAdapter
 from vpkit.methods.coop import TextPromptedClassifier
 from vpkit.methods.protocols import base_to_new
 from vpkit.methods.vp import PromptedClassifier
-from vpkit.models.clip import FrozenCLIP
+from vpkit.models.clip import FrozenCLIP, clip_logits
 from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet
 from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
 from vpkit.prompts.pixels import PadPrompt
@@ -359,7 +359,7 @@ class LoGoPromptClassifier(nn.Module):
 
     def _log_p(self, features: Tensor, text: Tensor) -> Tensor:
         """Image features (..., D) to log probabilities (..., T)."""
-        logits = self.logit_scale * features @ text.T
+        logits = clip_logits(features, text, self.logit_scale)
         return (logits if self.adapter is None else logits + self.adapter.votes(features)).log_softmax(-1)
 
     def _log_p_of_named(self, images: PastedImages, classes: Tensor, text: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # takes a second to load
     from open_clip import CLIP
     from open_clip.transformer import VisionTransformer
 
-__all__ = ["CLIP_MODELS", "FrozenCLIP", "clip_image_size", "encode_embedded", "load_clip"]
+__all__ = ["CLIP_MODELS", "FrozenCLIP", "clip_image_size", "clip_logits", "encode_embedded", "load_clip"]
 
 _OWN_FILES = resources.files("vpkit") / "data" / "clip"
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -34,6 +34,26 @@ CLIP_MODELS = {  # name: (architecture and pretrained tag of open_clip, or the p
     "RN50": ("open_clip:RN50/openai", "OpenAI's, 224 px (LoGoPrompt)"),
     "RN101": ("open_clip:RN101/openai", "OpenAI's, 224 px (VP, Fig. 9)"),
 }
+
+
+def clip_logits(features: Tensor, text: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """Image features (..., D) and class features (..., T, D) to scaled cosines (..., T), in full precision.
+
+    Under autocast too: at CLIP's scale of 100 bf16 would round the logits to halves or quarters, and what compares
+    them, such as LoGoPrompt's choice between an image with and without a name, would see ties.
+    """
+    device = features.device.type
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return scale * features.float() @ text.float().mT
+    return scale * features @ text.mT
+
+
+class _Cosines(nn.Linear):
+    """A head whose rows are scaled class features."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return clip_logits(features, self.weight)
 
 
 class FrozenCLIP(nn.Module):
@@ -184,7 +204,7 @@ class FrozenCLIP(nn.Module):
             class_names: shorter names for them; by default the sentences themselves.
         """
         features = self.encode_text(texts)
-        head = nn.Linear(self.embed_dim, len(features), bias=False, device=features.device)
+        head = _Cosines(self.embed_dim, len(features), bias=False, device=features.device)
         head.weight.data = self.logit_scale * features
         network = nn.Sequential(self.image_tower, head)
         names = texts if class_names is None else class_names
