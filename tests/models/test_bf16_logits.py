@@ -8,6 +8,7 @@ import vpkit
 from vpkit.methods import LoGoPromptClassifier
 from vpkit.methods.baselines import TipAdapter
 from vpkit.methods.coop import TextPromptedClassifier
+from vpkit.methods.dpt import DualPromptClassifier
 from vpkit.models.clip import clip_logits
 
 SCALE = torch.tensor(100.0)
@@ -55,7 +56,31 @@ def test_logits_are_in_full_precision_under_autocast(vectors):
 def test_what_learns_on_features_is_not_rounded(method, vectors):
     features, text = vectors
     classifier = method(text)
-    assert torch.allclose(under_bf16(lambda: classifier(features)), classifier(features), atol=1e-2)
+    assert torch.equal(under_bf16(lambda: classifier(features)), classifier(features))
+
+
+def test_many_votes_for_a_class_are_summed_unrounded(vectors):
+    features, text = vectors
+    keys = text.repeat_interleave(16, dim=0)
+    adapter = TipAdapter(keys, torch.arange(len(text)).repeat_interleave(16), text, SCALE)
+    assert torch.equal(under_bf16(lambda: adapter.votes(features)), adapter.votes(features))
+
+
+def test_a_text_of_its_own_for_every_image_is_compared_unrounded(vectors):
+    features, text = vectors
+    shifted = text + 0.1 * torch.randn(len(features), *text.shape)  # CoCoOp: (B, T, D)
+    found = under_bf16(lambda: clip_logits(features[:, None], shifted)[:, 0])
+    assert torch.allclose(found, torch.einsum("bd,btd->bt", features, shifted), atol=1e-6)
+
+
+def test_dpt_chooses_classes_by_unrounded_cosines(vectors):
+    features, text = vectors
+    classifier = DualPromptClassifier(vpkit.load_clip("tiny-vit"), None, text, None)
+    classifier.candidates = len(text)
+    near = torch.cat([text, text[:1] + 1e-4 * text[1:2]])  # two that bf16 does not tell apart
+    classifier.written = torch.nn.functional.normalize(near)
+    assert torch.equal(under_bf16(lambda: classifier._logits(features, text)), classifier._logits(features, text))
+    assert torch.equal(under_bf16(lambda: classifier.choose(features)), classifier.choose(features))
 
 
 def test_logoprompt_compares_unrounded_scores(vectors):
@@ -67,6 +92,6 @@ def test_logoprompt_compares_unrounded_scores(vectors):
 def test_zero_shot_logits_are_not_rounded():
     clip = vpkit.load_clip("tiny")
     model = clip.zero_shot(["a photo of a dog", "a photo of a cat"])
-    head = model.head if hasattr(model, "head") else model.network[-1]
+    head = model.network[-1]
     features = normalize(torch.randn(4, clip.embed_dim), dim=1)
     assert torch.equal(under_bf16(lambda: head(features)), head(features))

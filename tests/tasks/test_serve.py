@@ -1,5 +1,6 @@
 """A fitted task behind HTTP: what it answers, what it refuses, and that a prompt can be learned through it."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -11,7 +12,6 @@ import pytest
 import torch
 import uvicorn
 from photos import coloured_photos
-from torch.nn.functional import cosine_similarity
 
 import vpkit
 from vpkit import PromptedClassifier
@@ -39,12 +39,13 @@ def task(folder):
     return fit_task(train, val, "tiny-vit", method="GDA")
 
 
-@pytest.fixture(scope="module")
-def address(task):
+@contextlib.contextmanager
+def running(app):
+    """The address of the service, while it runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(service(task), port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -52,6 +53,12 @@ def address(task):
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(task):
+    with running(service(task)) as address:
+        yield address
 
 
 def sent(address, content, **options):
@@ -157,21 +164,25 @@ def test_the_command_refuses_before_it_listens(task, tmp_path):
         assert reason in found.output
 
 
-def test_a_prompt_is_learned_through_the_wire(address, task, folder):
-    """The same prompt as beside the model: the interface is one, whatever lies behind it."""
+def test_a_prompt_is_learned_through_the_wire(task, folder):
+    """The same numbers as beside the model: the interface is one, whatever lies behind it."""
+
+    def one_by_one(images):  # alone and in a batch answers differ in the fourth digit, and that is divided by a step
+        return torch.cat([task.classifier(as_the_service(image, task)) for image in images.split(1)])
+
     train = vpkit.load_dataset(f"folder:{folder}", "train", size=160, subset=6)
     found = []
-    for ask in (over_http(address), lambda x: task.classifier(as_the_service(x, task))):
-        torch.manual_seed(0)
-        interface = ScoresOnly(ask, class_names=NAMES, budget=60)
-        classifier = PromptedClassifier(CoarsePrompt(160, 2), interface, identity_mapping(3))
-        optimizer = SPSAGC(classifier.prompt.parameters(), lr=0.05, draws=2, spread=0.05)
-        fit_by_scores(classifier, train.batches(6), optimizer)
-        assert interface.sent == 60  # two steps of 24 and half a third, which was taken back
-        found.append(classifier.prompt.grid.detach())
+    with running(service(task, batch_size=1)) as address:
+        for ask in (over_http(address), one_by_one):
+            torch.manual_seed(0)
+            interface = ScoresOnly(ask, class_names=NAMES, budget=60)
+            classifier = PromptedClassifier(CoarsePrompt(160, 2), interface, identity_mapping(3))
+            optimizer = SPSAGC(classifier.prompt.parameters(), lr=0.05, draws=2, spread=0.05)
+            fit_by_scores(classifier, train.batches(6), optimizer)
+            assert interface.sent == 60  # two steps of 24 and half a third, which was taken back
+            found.append(classifier.prompt.grid.detach())
     assert found[0].abs().max() > 0
-    # Images that are sent alone or in other batches differ in the fourth digit, and that is divided by a small step.
-    assert cosine_similarity(*(grid.flatten() for grid in found), dim=0) > 0.95
+    assert torch.allclose(*found, atol=0.01)  # answers differ in the sixth digit, and are divided by a small step
 
 
 def as_the_service(x, task):

@@ -242,7 +242,8 @@ class TipAdapter(nn.Module):
 
     def votes(self, features: Tensor) -> Tensor:
         """Features (..., D) to votes (..., T): a key of class c adds exp(-sharpness (1 - cosine)) to class c."""
-        return torch.exp(-self.sharpness * (1 - clip_logits(features, self.keys))) @ self.classes
+        near = torch.exp(-self.sharpness * (1 - clip_logits(features, self.keys)))  # (..., N)
+        return clip_logits(near, self.classes.T)
 
     def forward(self, images: Any) -> Tensor:
         """Features (B, D), or what has them as ``features``, to logits (B, T)."""

@@ -82,7 +82,7 @@ class DualPromptClassifier(HoldsFrozen):
 
     def choose(self, plain: Tensor) -> Tensor:
         """Unit features of plain images (B, D) to the classes that get a token: the K_N likeliest by zero-shot."""
-        return (plain @ self.written.T).topk(self.candidates, dim=1).indices
+        return clip_logits(plain, self.written).topk(self.candidates, dim=1).indices
 
     def _features(self, images: Tensor | PatchEmbeddings):
         # (T, D), not normalised: CAVPT takes them as they are

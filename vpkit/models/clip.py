@@ -39,8 +39,8 @@ CLIP_MODELS = {  # name: (architecture and pretrained tag of open_clip, or the p
 def clip_logits(features: Tensor, text: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """Image features (..., D) and class features (..., T, D) to scaled cosines (..., T), in full precision.
 
-    Under autocast too: at CLIP's scale of 100 bf16 would round logits of 30 to eighths, and what compares
-    them, such as LoGoPrompt's choice between an image with and without a name, would see ties.
+    Under autocast too: at CLIP's scale of 100 bf16 would round logits of 30 to eighths, and what compares them, such as
+    LoGoPrompt's choice between an image with and without a name, would see ties.
     """
     device = features.device.type
     if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):

@@ -14,7 +14,7 @@ from vpkit.methods.baselines import LinearProbe
 from vpkit.methods.dpt import DualPromptClassifier
 from vpkit.methods.logoprompt import LoGoPromptClassifier
 from vpkit.methods.vp import PromptedClassifier
-from vpkit.models.clip import FrozenCLIP
+from vpkit.models.clip import FrozenCLIP, clip_logits
 from vpkit.models.frozen import FrozenModel
 from vpkit.tasks.on_clip import OnImages
 from vpkit.tasks.task import FittedTask
@@ -72,7 +72,7 @@ class _DPT(nn.Module):
         raw = self.get_buffer("raw")
         chosen = self.classifier.choose(self.classifier.clip.encode_image(images))  # (B, K)
         features = self.tokens(images, raw[chosen]).features
-        return self.classifier.clip.logit_scale * features @ normalize(raw, dim=1).T
+        return clip_logits(features, normalize(raw, dim=1), self.classifier.clip.logit_scale)
 
 
 class _LoGoPrompt(nn.Module):
@@ -98,7 +98,7 @@ class _LoGoPrompt(nn.Module):
         return plain.scatter(1, top.indices, torch.maximum(top.values, found))
 
     def _log_p(self, images: Tensor, text: Tensor) -> Tensor:
-        return (self.clip.logit_scale * self.clip.encode_image(images) @ text.T).log_softmax(1)
+        return clip_logits(self.clip.encode_image(images), text, self.clip.logit_scale).log_softmax(1)
 
 
 class _Linear(nn.Module):
