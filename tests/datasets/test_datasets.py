@@ -468,3 +468,11 @@ def test_parts_that_do_not_fit_are_refused(images, labels, message):
 def test_a_batch_size_of_zero_is_refused(image_set):
     with pytest.raises(ValueError, match="batch_size=0"):
         image_set.batches(0)
+
+
+def test_a_pass_without_gradients_takes_batches_of_the_devices_size(image_set):
+    assert image_set.batches().batch_size == 64
+    with pretend_device():
+        on_device = image_set.to(DEVICE)
+        assert on_device.batches().batch_size == 512
+        assert on_device.batches(32).batch_size == 32

@@ -275,6 +275,17 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(model, image_set):
         train_epoch(none, shuffled(image_set), adam(none))
 
 
+def test_an_evaluation_that_does_not_fit_is_halved_too(model, image_set):
+    small = SmallGPU(make(model), room=5)
+    found, expected = evaluate(small, image_set.batches(16)), evaluate(make(model), image_set.batches(16))
+    assert small.tried[:3] == [16, 8, 4]
+    assert max(small.tried[2:]) == 4
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    assert torch.equal(found.confusion, expected.confusion)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        evaluate(SmallGPU(make(model), room=0), image_set.batches(16))
+
+
 def test_validation_may_be_rarer_and_never_misses_the_last_epoch(model, image_set):
     def run(epochs, **options):
         classifier, checked = make(model), image_set.batches(64)

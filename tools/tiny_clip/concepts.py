@@ -1,8 +1,9 @@
 """What `tiny` learns to see and to read: pictures with names, from public sources, as banks of small RGBA images.
 
-Sources: Noto Color Emoji, symbol fonts (Symbola, Noto Sans Symbols, FreeFont, Unifont), Open Clip Art, drawn shapes,
-CIFAR-10 photos (an image folder), and names rendered in text fonts. Never DejaVu, whose pictographs are the book's
-`icons`, and no digit photos or textiles. Names of symbols follow Unicode, with the short English names of ALIASES.
+Sources: symbol fonts (Symbola, Noto Sans Symbols, FreeFont, Unifont), Open Clip Art, drawn shapes, photos of CIFAR-10
+and ImageNet's classes, and names rendered in text fonts; icon families are in `icon_sets`. Never DejaVu, whose
+pictographs are the book's `icons`, nothing that `held_out` names, and no textiles. Names of symbols follow Unicode,
+with the short English names of ALIASES.
 """
 
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from tiny_clip.held_out import is_refused
 from torch import Tensor
 
 from vpkit.datasets.icons import ICONS
@@ -22,7 +24,6 @@ from vpkit.datasets.icons import ICONS
 SIDE = 96  # of bank images
 WORD_HEIGHT = 32
 
-EMOJI_FONT = "NotoColorEmoji.ttf"
 SYMBOL_FONTS = (
     "Symbola_hint.ttf", "NotoSansSymbols-Regular.ttf", "NotoSansSymbols-Bold.ttf", "NotoSansSymbols2-Regular.ttf",
     "FreeSans.ttf", "FreeSerif.ttf", "FreeMono.ttf", "FreeSansBold.ttf", "FreeSerifBold.ttf", "unifont.otf",
@@ -126,21 +127,7 @@ def characters_of(path: Path) -> list[str]:
     return [chr(code) for code in sorted(TTFont(path, lazy=True).getBestCmap())]
 
 
-def emoji_bank(names: Names) -> Bank:
-    bank, path = Bank(), find_font(EMOJI_FONT)
-    font = ImageFont.truetype(path, 109)  # the size of its bitmaps
-    for character in characters_of(path):
-        name = said(character)
-        if ord(character) < 0x2100 or not name or name.startswith(("regional", "tag ", "variation", "emoji modifier")):
-            continue
-        picture = Image.new("RGBA", (160, 160))
-        ImageDraw.Draw(picture).text((12, 12), character, font=font, embedded_color=True)
-        if picture.getbbox():
-            bank.add(centred(picture), names.id(name))
-    return bank
-
-
-def symbol_bank(names: Names) -> Bank:
+def symbol_bank(names: Names) -> tuple[Tensor, Tensor]:
     """One-colour symbols: the alpha channel is the drawing. A font's own 'missing' box is passed over."""
     bank = Bank()
     for file in SYMBOL_FONTS:
@@ -151,7 +138,10 @@ def symbol_bank(names: Names) -> Bank:
         font = ImageFont.truetype(path, 100)
         for character in characters_of(path):
             name = said(character)
+            official = unicodedata.name(character, "").lower().replace("-", " ")
             if not any(low <= ord(character) <= high for low, high in SYMBOL_RANGES) or not name:
+                continue
+            if character not in ICONS and (is_refused(name) or is_refused(official)):
                 continue
             mask = Image.new("L", (220, 220))
             ImageDraw.Draw(mask).text((110, 110), character, fill=255, font=font, anchor="mm")
@@ -159,17 +149,18 @@ def symbol_bank(names: Names) -> Bank:
                 picture = Image.new("RGBA", mask.size)
                 picture.putalpha(mask)
                 bank.add(centred(picture), names.id(name))
-    return bank
+    return bank.tensors()
 
 
-def clipart_bank(names: Names, folder: Path = Path("/usr/share/openclipart/png")) -> Bank:
+def clipart_bank(names: Names, folder: Path = Path("/usr/share/openclipart/png")) -> tuple[Tensor, Tensor]:
     """Open Clip Art pictures whose file name holds the name of a concept as a word ('umbrella_01.png')."""
     bank = Bank()
-    short = sorted((n for n in names.index if len(n) > 2), key=len, reverse=True)
+    short = sorted((n for n in names.index if len(n) > 2 and n.islower()), key=len, reverse=True)
     pattern = re.compile(r"(?<![a-z])(" + "|".join(map(re.escape, short)) + r")s?(?![a-z])")
     for path in sorted(folder.rglob("*.png")):
-        found = pattern.search(re.sub(r"[_\-.]+", " ", path.stem.lower()))
-        if found is None:
+        words = re.sub(r"[_\-.]+", " ", path.stem.lower())
+        found = pattern.search(words)
+        if found is None or is_refused(re.sub(r"\d+", " ", words)):
             continue
         try:
             picture = Image.open(path).convert("RGBA")
@@ -178,10 +169,10 @@ def clipart_bank(names: Names, folder: Path = Path("/usr/share/openclipart/png")
             continue
         if picture.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox():
             bank.add(centred(picture), names.id(found.group(1)))
-    return bank
+    return bank.tensors()
 
 
-def shape_bank(names: Names) -> Bank:
+def shape_bank(names: Names) -> tuple[Tensor, Tensor]:
     """Coloured shapes, 'red circle' and so on, drawn three times larger and reduced."""
     bank, big = Bank(), 3 * SIDE
     for colour, shape in product(COLOURS, SHAPES):
@@ -201,17 +192,28 @@ def shape_bank(names: Names) -> Bank:
             sides = {"triangle": 3, "square": 4, "pentagon": 5, "hexagon": 6}[shape]
             draw.regular_polygon((middle, middle, 0.48 * big), sides, fill=fill)
         bank.add(centred(picture.reduce(3)), names.id(f"{colour} {shape}"))
-    return bank
+    return bank.tensors()
 
 
-def photo_bank(names: Names, root: Path) -> tuple[Tensor, Tensor]:
-    """CIFAR-10's training photos from `root/cifar10/train/<class>/*`, (N, 3, 32, 32)."""
+def cifar_bank(names: Names, root: Path) -> tuple[Tensor, Tensor]:
+    """CIFAR-10's training photos from `root/cifar10/train/<class>/*`, (N, 3, 32, 32); half the automobiles are cars."""
     images, labels = [], []
     for folder in sorted((root / "cifar10" / "train").iterdir()):
-        concept = names.id({"automobile": "car"}.get(folder.name, folder.name))
-        for path in sorted(folder.iterdir()):
+        called = {"automobile": ("automobile", "car")}.get(folder.name, (folder.name,))
+        for number, path in enumerate(sorted(folder.iterdir())):
             images.append(np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1))
-            labels.append(concept)
+            labels.append(names.id(called[number % len(called)]))
+    return torch.from_numpy(np.stack(images)), torch.tensor(labels)
+
+
+def imagenet_bank(names: Names, root: Path) -> tuple[Tensor, Tensor]:
+    """One photo for each ImageNet class from `root/imagenet_samples/<wnid>_<name>.jpg`, (N, 3, SIDE, SIDE)."""
+    images, labels = [], []
+    for path in sorted((root / "imagenet_samples").glob("*.jpg")):
+        name = path.stem.split("_", 1)[1].replace("_", " ").lower()
+        if not is_refused(name):
+            images.append(np.asarray(Image.open(path).convert("RGB").resize((SIDE, SIDE))).transpose(2, 0, 1))
+            labels.append(names.id(name))
     return torch.from_numpy(np.stack(images)), torch.tensor(labels)
 
 
@@ -265,10 +267,3 @@ def rendered(text: str, font: ImageFont.FreeTypeFont) -> np.ndarray | None:
     canvas = Image.new("L", (SIDE, WORD_HEIGHT))
     canvas.paste(image.resize(size, Image.BICUBIC), ((SIDE - size[0]) // 2, (WORD_HEIGHT - size[1]) // 2))
     return np.asarray(canvas)
-
-
-def reading_list(names: Names) -> list[str]:
-    """The names that are also rendered as words: the book's icons, CIFAR's classes, and short names of emoji."""
-    first = [*ICONS, "airplane", "bird", "deer", "frog", "horse", "ship", "truck", "car", "dog", *COLOURS, *SHAPES]
-    short = [n for n in names.index if re.fullmatch(r"[a-z]{3,8}( [a-z]{3,8})?", n)]
-    return list(dict.fromkeys([*first, *short]))

@@ -4,31 +4,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
+TAUGHT = (4, 5, 6)  # stages of EfficientNet whose maps the tokens predict
+
 
 class Student(nn.Module):
     """`tiny-vit` with the heads that only training needs.
 
     Its first convolutions are the teacher's own and rest. A part of the patches is dropped, which makes a step faster
-    (Li et al. 2023); those that stay predict, at their place, what the teacher's second, third and fourth stage see
-    there: many answers to each picture where its feature is one.
+    (Li et al. 2023); those that stay predict, at their place, what three later stages of the teacher see there: many
+    answers to each picture where its feature is one.
     """
 
-    def __init__(self, visual: nn.Module, teacher: nn.Module):
+    def __init__(self, visual: nn.Module, trunk: nn.Module):
         super().__init__()
         self.visual = visual
-        own, first = visual.conv1, teacher_stages(teacher)[0]
-        own[:-1].load_state_dict(first.state_dict())
-        own[:-1].requires_grad_(False)
-        width, planes = visual.positional_embedding.shape[1], teacher.layer1[0].conv1.out_channels
-        self.helpers = nn.ModuleList(nn.Linear(width, 4 * planes * 2**stage) for stage in (1, 2, 3))
-        self.scales = nn.ModuleList(nn.BatchNorm2d(4 * planes * 2**stage, affine=False) for stage in (1, 2, 3))
+        visual.conv1[:-1].requires_grad_(False)
+        width, planes = visual.positional_embedding.shape[1], [trunk.blocks[s][-1].bn3.num_features for s in TAUGHT]
+        self.helpers = nn.ModuleList(nn.Linear(width, channels) for channels in planes)
+        self.scales = nn.ModuleList(nn.BatchNorm2d(channels, affine=False) for channels in planes)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        self.visual.conv1[:-1].eval()
+        return self
+
+    def maps_of(self, trunk: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """What the shared convolutions give (B, c, s/8, s/8), the maps to be predicted, and the pooled features."""
+        x, first, maps = trunk.bn1(trunk.conv_stem(images)), None, []
+        for number, stage in enumerate(trunk.blocks):
+            x = stage(x)
+            if number == len(self.visual.conv1) - 4:  # all but the stem, its norm and the last projection
+                first = x
+            if number in TAUGHT:
+                maps.append(x)
+        return first, maps, trunk.forward_head(trunk.bn2(trunk.conv_head(x)))
 
     def forward(self, first: Tensor, maps: list[Tensor], dropped: float) -> tuple[Tensor, Tensor]:
         """Unit features (B, D) and the mean squared error of the helpers, in units of the maps' variance.
 
         Args:
-            first: (B, c, s/4, s/4) what the shared convolutions give.
-            maps: the teacher's maps of stages 2, 3 and 4.
+            first: (B, c, s/8, s/8) what the shared convolutions give.
+            maps: the teacher's maps of the stages TAUGHT.
             dropped: share of the patches that is left out.
         """
         visual = self.visual
@@ -48,10 +64,3 @@ class Student(nn.Module):
                 wanted = wanted.flatten(2).transpose(1, 2)[rows, kept]
                 error = error + (self.helpers[number](x[:, 1:]).float() - wanted).square().mean()
         return normalize((visual.ln_post(x[:, 0]) @ visual.proj).float(), dim=1), error / len(maps)
-
-
-def teacher_stages(resnet: nn.Module) -> list[nn.Module]:
-    """The convolutions both share, then stages 2, 3 and 4 of a `ModifiedResNet`."""
-    convolutions = [getattr(resnet, f"{kind}{i}") for i in (1, 2, 3) for kind in ("conv", "bn", "act")]
-    first = nn.Sequential(*convolutions, resnet.avgpool, resnet.layer1)
-    return [first, resnet.layer2, resnet.layer3, resnet.layer4]

@@ -48,7 +48,7 @@ def orthogonalised(matrix: Tensor, rounds: int = 4) -> Tensor:
 
 def in_workers(work: Callable, args) -> None:
     """Run `work(rank, args)` in `args.workers` processes."""
-    prepare(args.data, args.folder)  # once, before all of them read it
+    prepare(args.data, args.icons, args.folder)  # once, before all of them read it
     (args.folder / "rendezvous").unlink(missing_ok=True)
     torch.multiprocessing.spawn(work, (args,), nprocs=args.workers)
 

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, max_pool2d, pad
 
-KINDS = {"emoji": 0.14, "symbol": 0.17, "clipart": 0.07, "shape": 0.02, "photo": 0.34, "word": 0.26}
-EASY_KINDS = {"emoji": 0.15, "symbol": 0.17, "clipart": 0.0, "shape": 0.03, "photo": 0.1, "word": 0.55}
+KINDS = {  # share of each kind of picture; the first ones are drawings
+    "icon": 0.35, "colour": 0.12, "symbol": 0.07, "clipart": 0.05, "shape": 0.01, "photo": 0.14, "scene": 0.06,
+    "word": 0.20,
+}  # fmt: skip
+EASY_KINDS = {  # at the start of training
+    "icon": 0.28, "colour": 0.10, "symbol": 0.06, "clipart": 0.02, "shape": 0.01, "photo": 0.10, "scene": 0.03,
+    "word": 0.40,
+}  # fmt: skip
+PHOTOS = ("photo", "scene")
+WORD = list(KINDS).index("word")
 MASK = 12  # side of the drawing's own silhouette, which the features must hold
 
 STYLES = {  # style: words by which a template of CLIP's 81 asks for it
@@ -42,26 +50,26 @@ def style_of(template: str) -> str:
 
 @dataclass
 class Banks:
-    """Drawings by kind (N, 4, side, side), photos (N, 3, 32, 32) and words (N, h, side), each with concepts (N,)."""
+    """Drawings by kind (N, 1 or 4, side, side), photos by kind (N, 3, s, s), words (N, h, side); each with labels (N,).
+
+    The label is a concept; that of a word its place in a longer list of spellings, which begins with the concepts.
+    """
 
     drawings: dict[str, tuple[Tensor, Tensor]]
-    photos: tuple[Tensor, Tensor]
+    photos: dict[str, tuple[Tensor, Tensor]]
     words: tuple[Tensor, Tensor]
     weight: Tensor  # (C,) how often a concept is drawn, relative to others of its kind
 
     def __post_init__(self):
         self._set_chances()
 
-    def favour(self, names: list[str], chosen: tuple[str, ...], times: float) -> None:
-        """Draw the chosen concepts so many times as often."""
-        self.weight[[names.index(name) for name in chosen]] *= times
-        self._set_chances()
-
     def _set_chances(self) -> None:
         self.chances = {}
-        for kind, (_, labels) in (*self.drawings.items(), ("photo", self.photos), ("word", self.words)):
+        for kind, (_, labels) in (*self.drawings.items(), *self.photos.items(), ("word", self.words)):
             count = torch.bincount(labels, minlength=len(self.weight))
-            self.chances[kind] = (self.weight / count.clamp(min=1))[labels]
+            weight = torch.ones(len(count))
+            weight[: len(self.weight)] = self.weight
+            self.chances[kind] = (weight / count.clamp(min=1))[labels]
 
     @property
     def side(self) -> int:
@@ -75,16 +83,19 @@ class Banks:
         return Banks(drawings, self.photos, (words, self.words[1]), self.weight)
 
     def draw(self, kind: str, count: int, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        images, labels = {"photo": self.photos, "word": self.words}.get(kind) or self.drawings[kind]
+        images, labels = {"word": self.words, **self.photos, **self.drawings}[kind]
         chances = self.chances[kind] if allowed is None else self.chances[kind] * allowed[labels]
         chosen = torch.multinomial(chances, count, replacement=True)
-        return images[chosen].float() / 255, labels[chosen]
+        images, labels = images[chosen].float() / 255, labels[chosen]
+        if kind in self.drawings and images.shape[1] == 1:  # one colour: the mask alone
+            images = torch.cat([torch.zeros_like(images).expand(-1, 3, -1, -1), images], 1)
+        return images, labels
 
     def word_of(self, concepts: Tensor) -> Tensor:
         """For each concept the position of its word in a random font; -1 if it is not on the reading list."""
         labels = self.words[1]
         order = torch.randperm(len(labels))
-        position = torch.full((len(self.weight),), -1)
+        position = torch.full((max(len(self.weight), int(labels.max()) + 1),), -1)
         position[labels[order]] = order
         return position[concepts]
 
@@ -98,12 +109,14 @@ def _reduced(images: Tensor, ratio: float) -> Tensor:
 class Composed:
     """Pictures (N, 3, side, side), their two concepts (N, 2) (equal if there is one), their style (N,).
 
-    `worded` (N,) says which show a word, the second concept; `masks` (N, MASK, MASK) holds the silhouettes of
+    `kinds` (N,) is the place in KINDS, `worded` (N,) says which show a word, the second concept (its place among the
+    spellings); `masks` (N, MASK, MASK) holds the silhouettes of
     drawings before they were moved and painted, -1 where there is no drawing.
     """
 
     images: Tensor
     concepts: Tensor
+    kinds: Tensor
     styles: Tensor
     worded: Tensor
     masks: Tensor
@@ -116,7 +129,7 @@ def compose(
 
     Args:
         hardness: 0 for upright drawings on plain ground in no style and many words, 1 for all there is.
-        easy_words: (C,) bool, the only words shown; None for all.
+        easy_words: (W,) bool, the only words shown; None for all.
         kinds: share of each kind of picture; None for KINDS, reached from EASY_KINDS as it gets hard.
     """
     side, styled, strips = banks.side, 0.45 * hardness, 0.25 * hardness
@@ -129,15 +142,15 @@ def compose(
         if len(rows) == 0:
             continue
         drawn, labels = banks.draw(kind, len(rows), easy_words if kind == "word" else None)
-        if kind == "photo":
+        if kind in PHOTOS:
             images[rows] = photographed(drawn, side)
         elif kind == "word":
             images[rows] = written(drawn)
         else:
-            images[rows] = painted(drawn, banks, kind == "symbol", hardness)
+            images[rows] = painted(drawn, banks, kind in ("icon", "symbol"), hardness)
             masks[rows] = interpolate(drawn[:, 3:], (MASK, MASK), mode="area")[:, 0]
         concepts[rows] = labels[:, None]
-    worded = kinds == list(KINDS).index("word")
+    worded = kinds == WORD
     styles = torch.where((torch.rand(count) < styled) & ~worded, torch.randint(1, len(STYLES), (count,)), 0)
     for style in range(1, len(STYLES)):
         rows = torch.where(styles == style)[0]
@@ -151,7 +164,7 @@ def compose(
         named[mine], labels[mine] = banks.words[0][own[mine]].float() / 255, concepts[rows, 0][mine]
         images[rows], concepts[rows, 1] = with_strip(images[rows], named), labels
         worded[rows] = True
-    return Composed(images.clamp_(0, 1), concepts, styles, worded, masks)
+    return Composed(images.clamp_(0, 1), concepts, kinds, styles, worded, masks)
 
 
 def placed(images: Tensor, scale: Tensor, turn: float, right: Tensor, down: Tensor, **sampling) -> Tensor:
@@ -229,7 +242,7 @@ def contrasting(tone: Tensor) -> Tensor:
 
 
 def photographed(photos: Tensor, side: int) -> Tensor:
-    """CIFAR photos at `side`: a random crop, mirrored every other time, brightness and contrast varied."""
+    """Photos at `side`: a random crop, mirrored every other time, brightness and contrast varied."""
     count = len(photos)
     mirrored = torch.where(torch.rand(count, 1, 1, 1) < 0.5, photos, photos.flip(3))
     large = interpolate(mirrored, (side, side), mode="bilinear", align_corners=False)

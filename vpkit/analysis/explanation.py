@@ -86,7 +86,7 @@ def explain_by_example(
 
 
 def _features(encode: Callable[[Tensor], Tensor], image_set: ImageSet, size: int) -> Tensor:
-    parts = [encode(images).float() for images, _ in image_set.resized(size).batches(64)]
+    parts = [encode(images).float() for images, _ in image_set.resized(size).batches()]
     return normalize(torch.cat(parts), dim=1)
 
 

@@ -23,7 +23,7 @@ class Batches:
             `PatchEmbeddings`. uint8 rows are images (N, 3, h, w), and their batches floats in [0, 1].
         labels: (N,) int64.
         class_names: of the T classes.
-        batch_size: the last batch may be smaller.
+        batch_size: the last batch may be smaller. None: 64 on the CPU, 512 elsewhere, for passes without gradients.
         shuffle: a new order each pass, drawn on the CPU, so that one seed gives one order on every device.
         generator: of the order; torch's own by default.
         device: where batches go, if that is not where the inputs are.
@@ -39,13 +39,15 @@ class Batches:
         inputs: Any,
         labels: Tensor,
         class_names: Sequence[str],
-        batch_size: int,
+        batch_size: int | None = None,
         shuffle: bool = False,
         generator: torch.Generator | None = None,
         device: torch.device | None = None,
         rows: Tensor | None = None,
         side: int | None = None,
     ):
+        if batch_size is None:
+            batch_size = 64 if (device or labels.device).type == "cpu" else 512
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
         self.inputs, self.labels, self.class_names = inputs, labels, class_names

@@ -27,12 +27,14 @@ class EncodedSet:
     inputs: Any
     labels: Tensor
     class_names: tuple[str, ...]
-    anew: Callable[[int, bool, torch.Generator | None], Any] | None = None
+    anew: Callable[[int | None, bool, torch.Generator | None], Any] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> Batches:
+    def batches(
+        self, batch_size: int | None = None, shuffle: bool = False, generator: torch.Generator | None = None
+    ) -> Batches:
         """Batches of `(inputs, labels)`; see `Batches`."""
         if self.anew is not None:
             return self.anew(batch_size, shuffle, generator)
@@ -83,7 +85,7 @@ def crop_and_flip(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def cache_features(encode, images: ImageSet, batch_size: int = 64) -> EncodedSet:
+def cache_features(encode, images: ImageSet, batch_size: int | None = None) -> EncodedSet:
     """`encode` over all images, once: for methods that train nothing on the image side.
 
     Args:

@@ -183,7 +183,9 @@ class ImageSet:
         middle, count = -(-len(self.class_names) // 2), len(self.class_names)
         return self._of_classes(range(middle)), self._of_classes(range(middle, count))
 
-    def batches(self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None) -> Batches:
+    def batches(
+        self, batch_size: int | None = None, shuffle: bool = False, generator: torch.Generator | None = None
+    ) -> Batches:
         """Batches of at most `batch_size` images, the last one may be smaller; see `Batches`."""
         return Batches(
             self.stored,

@@ -255,7 +255,7 @@ class NamePastedImages:
         return len(self.labels)
 
     def batches(
-        self, batch_size: int, shuffle: bool = False, generator: torch.Generator | None = None
+        self, batch_size: int | None = None, shuffle: bool = False, generator: torch.Generator | None = None
     ) -> Batches | AugmentedBatches:
         """Batches of (`PastedImages`, labels); see `Batches`."""
         if self.augment:

@@ -32,14 +32,16 @@ def shifted_domains(load: Callable[..., Any], dataset: str, shifted: Sequence[st
     return {name.removeprefix(f"{dataset}:"): load(name, "test", subset=subset) for name in own}
 
 
-def evaluate_domains(classifiers: Mapping[str, Any], tests: Mapping[str, Any], batch_size: int = 64) -> "pd.DataFrame":
+def evaluate_domains(
+    classifiers: Mapping[str, Any], tests: Mapping[str, Any], batch_size: int | None = None
+) -> "pd.DataFrame":
     """Accuracies in [0, 1] of each method on each of several splits: columns method, parameters, and one a split.
 
     Args:
         classifiers: by method.
         tests: anything with `.batches(batch_size)` and ``labels``, by name of the column; each is read once a method.
             In ImageNet-A ("a") and -R ("r") a prediction is among the 200 classes that have images.
-        batch_size: of the tests.
+        batch_size: of the tests; None: as `Batches` chooses for the device.
 
     Source: LoGoPrompt's Table 2, DPT's Table 4: trained on one domain, tested on the others too.
     """
@@ -52,7 +54,7 @@ def evaluate_domains(classifiers: Mapping[str, Any], tests: Mapping[str, Any], b
     )
 
 
-def _accuracy(classifier: Any, name: str, split: Any, batch_size: int) -> float:
+def _accuracy(classifier: Any, name: str, split: Any, batch_size: int | None) -> float:
     if name in _AMONG_THEIR_OWN:
         here = torch.bincount(split.labels, minlength=len(split.class_names)) > 0
         classifier = _Among(classifier, here)
@@ -76,7 +78,7 @@ def base_to_new(
     make: Callable[[Sequence[str]], Any],
     learn: Callable[[Any], object],
     halves: Mapping[str, Any],
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """Accuracies {"base", "new", "H"} of a prompt that was trained on the base classes and tested on both halves.
 
@@ -84,7 +86,7 @@ def base_to_new(
         make: class names to an untrained classifier.
         learn: trains a classifier of the base classes, in place; may do nothing (zero-shot).
         halves: test splits "base" and "new", see `ImageSet.base_new_split`, with ``class_names`` and ``batches``.
-        batch_size: of the tests.
+        batch_size: of the tests; None: as `Batches` chooses for the device.
 
     Raises:
         ValueError: class-specific contexts, which belong to the base classes alone.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vpkit.files import read_safetensors, write_atomically
 from vpkit.models.hub import named_errors
 
-__all__ = ["convolutional_stem", "load_tiny_clip", "save_tiny_clip"]
+__all__ = ["convolutional_stem", "efficientnet_stem", "load_tiny_clip", "save_tiny_clip"]
 
 
 def convolutional_stem(width: int, patch_size: int, channels: int = 24, blocks: int = 2) -> nn.Sequential:
@@ -39,6 +39,26 @@ def convolutional_stem(width: int, patch_size: int, channels: int = 24, blocks: 
     return nn.Sequential(*convolutions, resnet.avgpool, resnet.layer1, nn.Conv2d(4 * channels, width, 2, 2))
 
 
+def efficientnet_stem(width: int, stages: int = 3) -> nn.Sequential:
+    """A patch projection that begins as EfficientNet-Lite0 does: (B, 3, s, s) to (B, width, s / 8, s / 8).
+
+    As `convolutional_stem`, for a transformer that learns from a CLIP whose image tower is an EfficientNet-Lite0.
+
+    Args:
+        stages: how many of its seven stages the projection holds.
+
+    Raises:
+        ValueError: a number of stages after which a side is not divided by 8.
+    """
+    import timm
+
+    if stages != 3:
+        raise ValueError(f"stages={stages}: expected 3, after which EfficientNet-Lite0 has halved the side three times")
+    trunk = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    last = trunk.blocks[stages - 1][-1].bn3.num_features
+    return nn.Sequential(trunk.conv_stem, trunk.bn1, *trunk.blocks[:stages], nn.Conv2d(last, width, 1))
+
+
 def save_tiny_clip(
     path, network, config: dict, mean, std, token_rows: Tensor | None, reference=None, text_from: str = "", stem=None
 ) -> Path:
@@ -48,7 +68,7 @@ def save_tiny_clip(
         token_rows: (R,) tokens that training met; only their embeddings are stored.
         reference: (N, D) unit features of training images, kept for `FrozenCLIP.reference_features`.
         text_from: name of a file in the same folder whose text tower is this one's; none is stored then.
-        stem: arguments of `convolutional_stem`, if the network has one.
+        stem: arguments of `efficientnet_stem` (or of `convolutional_stem`), if the network has one.
     """
     kept = network.state_dict()
     state = {name: (v.half() if v.is_floating_point() else v).contiguous() for name, v in kept.items()}
@@ -83,7 +103,8 @@ def load_tiny_clip(path: str | Path) -> tuple[nn.Module, list[float], list[float
     with named_errors(path, "a CLIP of vpkit"):
         network = CLIP(**header["model"])
     if header.get("stem"):
-        network.visual.conv1 = convolutional_stem(**header["stem"])
+        stem = efficientnet_stem if "stages" in header["stem"] else convolutional_stem
+        network.visual.conv1 = stem(**header["stem"])
     known = torch.zeros(network.vocab_size, dtype=torch.bool)
     with named_errors(path, type(network.visual).__name__):
         rows, reference = state.pop("token_rows").long(), state.pop("reference_features", None)

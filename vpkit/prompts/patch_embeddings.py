@@ -32,7 +32,9 @@ class PatchEmbeddings:
 
 
 @torch.no_grad()
-def cache_patches(clip: FrozenCLIP, images: ImageSet, batch_size: int = 64, augment: bool = False) -> EncodedSet:
+def cache_patches(
+    clip: FrozenCLIP, images: ImageSet, batch_size: int | None = None, augment: bool = False
+) -> EncodedSet:
     """All that precedes the first prompt, computed once for a whole split.
 
     Without augmentation the patch embeddings of an image never change, nor do its plain features, by which DPT picks
@@ -41,7 +43,7 @@ def cache_patches(clip: FrozenCLIP, images: ImageSet, batch_size: int = 64, augm
     Args:
         clip: the frozen model.
         images: as large as the model takes.
-        batch_size: images embedded at a time.
+        batch_size: images embedded at a time; None: as `Batches` chooses for the device.
         augment: batches are made from the images instead, cropped and mirrored anew in each pass (`crop_and_flip`),
             which goes through the image tower twice; `inputs` are the plain ones.
 

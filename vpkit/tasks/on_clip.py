@@ -106,5 +106,5 @@ def fit_on_clip(
         else:
             parts = [cache_features(clip.encode_image, part) for part in (train, val)]
     optimizer = torch.optim.SGD(groups, momentum=0.9)
-    batches = parts[0].batches(32, shuffle=True), parts[1].batches(64)
+    batches = parts[0].batches(32, shuffle=True), parts[1].batches()
     return fit(inner, *batches, optimizer, epochs, schedule=cosine, **options)

@@ -163,11 +163,11 @@ def fit_task(
     task = FittedTask(classifier, names, settings, trained_on=digests_of(train, val))
     train, val = (task.sized(images).to(device) for images in (train, val))
     if isinstance(classifier, PromptedClassifier):
-        before_epoch = remap(train.batches(64), **MAPPINGS[mapping])
+        before_epoch = remap(train.batches(), **MAPPINGS[mapping])
         if method == "unprompted":
             before_epoch(classifier, 1)
         else:
-            batches = train.batches(batch_size, shuffle=True), val.batches(64)
+            batches = train.batches(batch_size, shuffle=True), val.batches()
             optimizer = torch.optim.Adam(classifier.prompt.parameters(), lr=lr)
             task.history = fit(
                 classifier, *batches, optimizer, epochs, before_epoch,
@@ -176,7 +176,7 @@ def fit_task(
     elif isinstance(classifier, OnImages | DualPromptClassifier):
         task.history = fit_on_clip(classifier, train, val, epochs, name=task.name, checkpoint=checkpoint)
     elif method != "zero-shot":
-        batches = train.batches(64), val.batches(64)
+        batches = train.batches(), val.batches()
         if method == "GDA":
             zero_shot = classifier.weight.detach() if called in CLIP_MODELS else None
             task.classifier = gaussian_discriminant(classifier.model, *batches, zero_shot)
@@ -184,7 +184,7 @@ def fit_task(
             task.classifier = linear_probe(classifier.model, *batches)
     # `fit` has evaluated after its last epoch
     found = task.history["val_accuracy"][-1] if len(task.history) else None
-    task.val_accuracy = evaluate(task.classifier, val.batches(64)).accuracy if found is None else found
+    task.val_accuracy = evaluate(task.classifier, val.batches()).accuracy if found is None else found
     task.seconds = perf_counter() - started
     return task
 
@@ -296,7 +296,7 @@ def probabilities_of(task: FittedTask, images: Tensor) -> Tensor:
 
 def evaluate_task(task: FittedTask, images: ImageSet) -> Evaluation:
     """`evaluate` on images of any size."""
-    return evaluate(task.classifier, task.sized(images).batches(64))
+    return evaluate(task.classifier, task.sized(images).batches())
 
 
 def reading_size(model: str, canvas_size: int | None = None) -> int:

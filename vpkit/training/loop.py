@@ -96,8 +96,7 @@ def train_epoch(
         """Of the mean loss over a batch, part by part; returns the loss and the number of hits."""
         optimizer.zero_grad()
         found = []
-        size = -(-len(labels) // parts)
-        for part in (slice(start, start + size) for start in range(0, len(labels), size)):
+        for part in _parts(labels, parts):
             with _autocast(images.device, dtype):
                 loss, logits = classifier.loss(images[part], labels[part])
             loss = loss * (len(labels[part]) / len(labels))
@@ -143,23 +142,34 @@ def train_epoch(
 def evaluate(classifier: Classifier, batches: Iterable[Batch]) -> Evaluation:
     """Accuracy, loss and confusion of `classifier` over `batches`, in float32; per image, not per batch.
 
-    On a GPU `vpkit.start` lets products of matrices run in TF32.
+    On a GPU `vpkit.start` lets products of matrices run in TF32; a batch that does not fit into its memory is halved
+    until it does.
 
     Raises:
+        torch.OutOfMemoryError: a single image does not fit into the GPU's memory.
         ValueError: no batches.
     """
     classifier.eval()
-    num_target = 0
+    num_target, parts = 0, 1
     losses, sizes = [], []
     counts: Tensor | None = None
     for images, labels in batches:
-        loss, logits = classifier.loss(images, labels)
-        losses.append(_number(loss))
-        sizes.append(len(labels))
-        num_target = logits.shape[1]
-        cells = labels * num_target + logits.argmax(1)
-        counts = cells.new_zeros(num_target**2) if counts is None else counts
-        counts.index_add_(0, cells, torch.ones_like(cells))  # `bincount` would wait for a GPU to know its length
+        while True:
+            try:
+                found = [(part, *classifier.loss(images[part], labels[part])) for part in _parts(labels, parts)]
+                break
+            except torch.cuda.OutOfMemoryError:
+                if parts >= len(labels):
+                    raise
+                parts *= 2
+            torch.cuda.empty_cache()
+        for part, loss, logits in found:
+            losses.append(_number(loss))
+            sizes.append(len(labels[part]))
+            num_target = logits.shape[1]
+            cells = labels[part] * num_target + logits.argmax(1)
+            counts = cells.new_zeros(num_target**2) if counts is None else counts
+            counts.index_add_(0, cells, torch.ones_like(cells))  # `bincount` would wait for a GPU to know its length
     if counts is None:
         raise ValueError("there is nothing to evaluate: the batches are empty; expected at least one")
     confusion = counts.view(num_target, num_target).cpu()
@@ -238,6 +248,12 @@ def fit(
             bar.n = epoch
             bar.refresh()
     return history
+
+
+def _parts(labels: Tensor, count: int) -> list[slice]:
+    """A batch in `count` parts of one size, the last may be smaller."""
+    size = -(-len(labels) // count)
+    return [slice(start, start + size) for start in range(0, len(labels), size)]
 
 
 def _number(value: Tensor) -> Tensor | float:
