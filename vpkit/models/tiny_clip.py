@@ -5,6 +5,7 @@ fp16, and of the token table only the rows that training met; the text tower may
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -54,7 +55,7 @@ def efficientnet_stem(width: int, stages: int = 3) -> nn.Sequential:
 
     if stages != 3:
         raise ValueError(f"stages={stages}: expected 3, after which EfficientNet-Lite0 has halved the side three times")
-    trunk = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    trunk: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     last = trunk.blocks[stages - 1][-1].bn3.num_features
     return nn.Sequential(trunk.conv_stem, trunk.bn1, *trunk.blocks[:stages], nn.Conv2d(last, width, 1))
 
