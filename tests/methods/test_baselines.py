@@ -8,7 +8,7 @@ from torch import nn
 
 import vpkit
 from vpkit import evaluate
-from vpkit.methods import FineTuned, TipAdapter, gaussian_discriminant, linear_probe
+from vpkit.methods import CLAP, FineTuned, TipAdapter, gaussian_discriminant, linear_probe, tune_votes
 from vpkit.methods.baselines import REGULARISATION, _logistic_regression, _logistic_regression_there, augmented
 from vpkit.models import FrozenCLIP
 
@@ -181,3 +181,48 @@ def test_gda_starts_from_zero_shot_on_a_clip(image_set):
     images = val.images.float() / 255
     scaled = own(images) / own.chosen * probe.chosen
     assert torch.allclose(probe(images), zero_shot(images) + scaled, atol=1e-3)
+
+
+def directions(*counts, length=6):
+    torch.manual_seed(0)
+    return [nn.functional.normalize(torch.randn(n, length), dim=1) for n in counts]
+
+
+def test_alpha_and_beta_of_tip_adapter_are_those_that_are_best_on_validation():
+    """Where the text is wrong and the keys are right, votes count; where it is the other way round, they do not."""
+    (centres, text) = directions(3, 3)
+    labels = torch.arange(30) % 3
+    features = nn.functional.normalize(centres[labels] + 0.05 * torch.randn(30, 6), dim=1)
+    adapter = TipAdapter(features[:15], labels[:15], text, torch.tensor(10.0))
+    before = float((adapter(features[15:]).argmax(1) == labels[15:]).float().mean())
+    accuracy = tune_votes(adapter, features[15:], labels[15:])
+    assert accuracy == float((adapter(features[15:]).argmax(1) == labels[15:]).float().mean())
+    assert accuracy == 1.0 > before
+    assert adapter.share > 0.1
+    useless = TipAdapter(features[:15], labels[:15].roll(1), centres, torch.tensor(10.0))
+    assert tune_votes(useless, features[15:], labels[15:]) == 1.0
+    assert useless.share == pytest.approx(0.01)
+
+
+def test_clap_starts_as_zero_shot_and_stays_near_where_zero_shot_is_right():
+    (text,) = directions(3)
+    labels = torch.arange(30) % 3
+    features = nn.functional.normalize(text[labels] + 0.6 * torch.randn(30, 6), dim=1)
+    scale = torch.tensor(10.0)
+    held, free = CLAP(features, labels, text, scale), CLAP(features, labels, text, scale, held=False)
+    assert torch.allclose(held(features), 10 * features @ text.T, atol=1e-5)
+    likely = (10 * features @ text.T).softmax(1)
+    assert held.penalties.tolist() == pytest.approx([float(likely[labels == t, t].mean()) for t in range(3)], rel=1e-5)
+    with torch.no_grad():
+        for classifier in (held, free):
+            classifier.weight.add_(0.5)
+    away = float((held.penalties * (6 * 0.25)).mean())
+    with torch.no_grad():
+        difference = held.loss(features, labels)[0] - free.loss(features, labels)[0]
+    assert float(difference) == pytest.approx(away, rel=1e-4)
+    data = vpkit.datasets.EncodedSet(features, labels, ("a", "b", "c"))
+    for classifier in (held, free):
+        classifier.weight.data.copy_(text)
+        vpkit.fit(classifier, data.batches(30), None, torch.optim.SGD(classifier.parameters(), 0.5), 100, show=False)
+    moved = [float((classifier.weight - text).norm()) for classifier in (held, free)]
+    assert 0 < moved[0] < 0.7 * moved[1]

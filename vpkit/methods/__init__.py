@@ -3,22 +3,27 @@
 All go through `vpkit.training.fit`. A new method is such a module; it needs no change to the loop.
 """
 
-from vpkit.methods import baselines, black_box, clip_vp, coop, dpt, ilm_vp, logoprompt, protocols, vp
-from vpkit.methods.baselines import FineTuned, TipAdapter, gaussian_discriminant, linear_probe
+from vpkit.methods import baselines, black_box, clip_vp, coop, dpt, ilm_vp, logoprompt, promptsrc, protocols, vp
+from vpkit.methods.baselines import CLAP, FineTuned, TipAdapter, gaussian_discriminant, linear_probe, tune_votes
 from vpkit.methods.black_box import ScoresOnly
-from vpkit.methods.coop import TextPromptedClassifier
+from vpkit.methods.coop import KgCoOp, TextPromptedClassifier
 from vpkit.methods.dpt import DualPromptClassifier
 from vpkit.methods.ilm_vp import CountingClassifier, remap, remap_from_training
 from vpkit.methods.logoprompt import LoGoPromptClassifier, NamePastedImages
+from vpkit.methods.promptsrc import GaussianAverage, PromptSRC
 from vpkit.methods.protocols import base_to_new, evaluate_domains, harmonic_mean, shifted_domains
 from vpkit.methods.vp import PromptedClassifier, count_parameters
 
 __all__ = [
+    "CLAP",
     "CountingClassifier",
     "DualPromptClassifier",
     "FineTuned",
+    "GaussianAverage",
+    "KgCoOp",
     "LoGoPromptClassifier",
     "NamePastedImages",
+    "PromptSRC",
     "PromptedClassifier",
     "ScoresOnly",
     "TextPromptedClassifier",
@@ -36,9 +41,11 @@ __all__ = [
     "ilm_vp",
     "linear_probe",
     "logoprompt",
+    "promptsrc",
     "protocols",
     "remap",
     "remap_from_training",
     "shifted_domains",
+    "tune_votes",
     "vp",
 ]

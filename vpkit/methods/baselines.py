@@ -217,25 +217,35 @@ def _check_classes(labels: Tensor, class_names: Sequence[str]) -> None:
 class TipAdapter(nn.Module):
     """Tip-Adapter: zero-shot logits plus the votes of the training images that a test image resembles.
 
-    Trained (`fit`), its keys move and it is Tip-Adapter-F.
+    Trained (`fit`), its keys move and it is Tip-Adapter-F. The paper trains them by AdamW at 1e-3 for 20 epochs, then
+    chooses alpha and beta on validation: `tune_votes`.
 
     Args:
         keys: (N, D) unit features of the training images.
         labels: (N,) their classes.
         text: (T, D) unit text features.
         logit_scale: `clip.logit_scale`.
-        sharpness: the paper's beta for ImageNet.
+        sharpness: beta; the default is the paper's for ImageNet.
+        share: alpha, what a vote counts beside the zero-shot logits; the default is the paper's for ImageNet.
 
-    Source: Zhang et al. 2022 (Tip-Adapter), Eqs. 4 and 5, with its alpha of 1. Explained in chapter 5.
+    Source: Zhang et al. 2022 (Tip-Adapter), Eqs. 4 and 5. Explained in chapter 5.
     """
 
     classes: Tensor
     text: Tensor
     logit_scale: Tensor
 
-    def __init__(self, keys: Tensor, labels: Tensor, text: Tensor, logit_scale: Tensor, sharpness: float = 5.5):
+    def __init__(
+        self,
+        keys: Tensor,
+        labels: Tensor,
+        text: Tensor,
+        logit_scale: Tensor,
+        sharpness: float = 5.5,
+        share: float = 1.0,
+    ):
         super().__init__()
-        self.keys, self.sharpness = nn.Parameter(keys.clone()), sharpness
+        self.keys, self.sharpness, self.share = nn.Parameter(keys.clone()), sharpness, share
         classes = one_hot(labels, len(text)).to(keys.dtype)  # (N, T)
         for name, value in (("classes", classes), ("text", text), ("logit_scale", logit_scale)):
             self.register_buffer(name, value.detach(), persistent=False)
@@ -248,8 +258,73 @@ class TipAdapter(nn.Module):
     def forward(self, images: Any) -> Tensor:
         """Features (B, D), or what has them as ``features``, to logits (B, T)."""
         features = getattr(images, "features", images)
-        return clip_logits(features, self.text, self.logit_scale) + self.votes(features)
+        return clip_logits(features, self.text, self.logit_scale) + self.share * self.votes(features)
 
     def loss(self, images: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self(images)
         return cross_entropy(logits, labels), logits
+
+
+@torch.no_grad()
+def tune_votes(adapter: TipAdapter, features: Tensor, labels: Tensor, steps: int = 20) -> float:
+    """Give a `TipAdapter` the alpha and beta that are best on validation; returns the accuracy there, in [0, 1].
+
+    Args:
+        features, labels: (N, D) unit features of validation images, and (N,).
+        steps: of a grid over beta in [1, 7] and, at each, over alpha on a log scale from 0.01 to 100; of equals the
+            smallest alpha wins, which trusts the training images least.
+
+    Source: Zhang et al. 2022 (Tip-Adapter), Sec. 4 and the search in its released code, whose alphas end at 3.
+    """
+    zero_shot, best = clip_logits(features, adapter.text, adapter.logit_scale), (-1.0, 0.0, 0.0)
+    for beta in torch.linspace(1, 7, steps).tolist():
+        adapter.sharpness = beta
+        votes = adapter.votes(features)
+        for alpha in torch.logspace(-2, 2, steps).tolist():
+            accuracy = float(((zero_shot + alpha * votes).argmax(1) == labels).float().mean())
+            best = max(best, (accuracy, -alpha, beta))
+    accuracy, minus_alpha, adapter.sharpness = best
+    adapter.share = -minus_alpha
+    return accuracy
+
+
+class CLAP(nn.Module):
+    """A linear probe on image features that starts at the text features and is held near them, class by class.
+
+    With `held=False` it is ZS-LP, the same without the penalty. No validation set is needed for either.
+
+    Args:
+        features: (N, D) unit features of the training images, by which the penalties are set.
+        labels: (N,) their classes.
+        text: (T, D) unit text features t.
+        logit_scale: `clip.logit_scale`.
+        held: whether the penalty counts.
+
+    The loss is cross-entropy + mean over k of lambda_k ||w_k - t_k||^2. lambda_k is the mean zero-shot probability of
+    class k on its own training images: where the text is right, it is trusted; 0 for a class without images.
+
+    Source: Silva-Rodriguez et al. 2024 (A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models),
+    Secs. 4 and 5; SGD at 0.1 over 300 epochs there.
+    """
+
+    text: Tensor
+    logit_scale: Tensor
+    penalties: Tensor
+
+    def __init__(self, features: Tensor, labels: Tensor, text: Tensor, logit_scale: Tensor, held: bool = True):
+        super().__init__()
+        self.weight, self.held = nn.Parameter(text.detach().clone()), held
+        likely = clip_logits(features, text, logit_scale).softmax(1)  # (N, T)
+        own = one_hot(labels, len(text)).to(likely)
+        penalties = (own * likely).sum(0) / own.sum(0).clamp(min=1)
+        for name, value in (("text", text), ("logit_scale", logit_scale), ("penalties", penalties)):
+            self.register_buffer(name, value.detach(), persistent=False)
+
+    def forward(self, images: Any) -> Tensor:
+        """Features (B, D), or what has them as ``features``, to logits (B, T)."""
+        return clip_logits(getattr(images, "features", images), normalize(self.weight, dim=1), self.logit_scale)
+
+    def loss(self, images: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self(images)
+        away = (self.penalties * (self.weight - self.text).square().sum(1)).mean()
+        return cross_entropy(logits, labels) + (away if self.held else 0), logits

@@ -1,4 +1,4 @@
-"""CoOp and CoCoOp: the words in front of a class name are learned, the images are left as they are."""
+"""CoOp, CoCoOp and KgCoOp: the words in front of a class name are learned, the images are left as they are."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from vpkit.models.clip import clip_logits
 from vpkit.prompts.context import ContextPrompt, MetaNet
 
-__all__ = ["TextPromptedClassifier"]
+__all__ = ["KgCoOp", "TextPromptedClassifier"]
 
 
 class TextPromptedClassifier(nn.Module):
@@ -67,3 +67,28 @@ class TextPromptedClassifier(nn.Module):
     def _cosines(self, features: Tensor, shifts: Tensor) -> Tensor:
         texts = self._context_prompt(self._context_prompt.context + shifts[:, None, None])  # (B, T, D)
         return clip_logits(features[:, None], texts)[:, 0]
+
+
+class KgCoOp(TextPromptedClassifier):
+    """CoOp whose learned text may not go far from the hand-written one: what it gains for classes never trained on.
+
+    The loss is cross-entropy + weight (1 - the mean cosine of learned and hand-written text features).
+
+    Args:
+        written: (T, D) unit features of the hand-written sentences.
+        weight: the paper's lambda.
+
+    Source: Yao et al. 2023 (Visual-Language Prompt Tuning with Knowledge-guided Context Optimization), Eqs. 4 and 5.
+    """
+
+    written: Tensor
+
+    def __init__(self, prompt: nn.Module, logit_scale: Tensor, written: Tensor, weight: float = 8.0):
+        super().__init__(prompt, logit_scale)
+        self.weight = weight
+        self.register_buffer("written", written.detach(), persistent=False)
+
+    def loss(self, images: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+        text = self.prompt()  # (T, D) unit
+        logits = clip_logits(getattr(images, "features", images), text, self.logit_scale)
+        return cross_entropy(logits, labels) + self.weight * (1 - (text * self.written).sum(1).mean()), logits
