@@ -45,6 +45,13 @@ CHAPTERS = {
 }
 
 
+BLACK_BOX = {  # the same of the chapter that asks; SPSA, CMA-ES and linear maps need budgets
+    "07_behind_an_interface": (
+        {**TEN, "image_size": 32, "budget": 900, "batch_size": 8, "n_val": 20, "epochs": 1, "device": "cpu"},
+        methods_of("07_behind_an_interface"),
+        ["white-box prompt", "SMM", "linear probe"],
+    ),
+}
 CLIP_TEN = {"dataset": "digits", "n_train": 30, "n_test": 20, "epochs": 1, "device": "cpu"}
 CLIP_CHAPTERS = {  # smallest parameters, and for each of `methods` the rows it gives
     "04_clip_template_mapping": (

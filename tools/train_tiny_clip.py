@@ -151,6 +151,10 @@ def train_tower(rank: int, args) -> None:
         alone = shown.kinds == WORD  # nothing but a word
         # What is seen, by content alone; with a word on it, by content and letters.
         seen_loss = masked_cross_entropy(scale * features[plain] @ content.T, one[plain], near)
+        # Not only nearer than to other names, but near: else what was never seen lies nowhere.
+        pictured = ~alone
+        place = normalize(features[pictured, :CONTENT], dim=1)
+        near_loss = 1 - (place * listed["content"][one[pictured]]).sum(1).mean()
         strips = shown.worded & ~alone & (two < count)
         by_both = scale * features[strips] @ named.T
         both_loss = 0.5 * sum(masked_cross_entropy(by_both, which[strips], near) for which in (one, two))
@@ -168,9 +172,10 @@ def train_tower(rank: int, args) -> None:
         silhouette = binary_cross_entropy_with_logits(masks[drawn], shown.masks[drawn].flatten(1))
         with torch.no_grad():
             hits = (features[plain] @ content.T).argmax(1) == one[plain]
-            values = {"seen": seen_loss, "hit": hits.float().mean(), "read": read.diagonal().mean(), "spelt": spelt}
+            values = {"seen": seen_loss, "near": near_loss, "hit": hits.float().mean()}
+            values |= {"read": read.diagonal().mean(), "spelt": spelt}
             values["style"] = (by_style.argmax(1) == shown.styles).float().mean()
-        total = seen_loss + (both_loss if strips.any() else 0.0) + read_loss + 0.5 * quiet
+        total = seen_loss + near_loss + (both_loss if strips.any() else 0.0) + read_loss + 0.5 * quiet
         return total + 0.2 * cross_entropy(by_style, shown.styles) + 0.5 * spelt + silhouette, values
 
     heads = [p for name, p in tower.named_parameters() if not name.startswith("visual.trunk")]

@@ -51,7 +51,7 @@ def test_the_parameter_files_are_valid(chapter, kind):
         ("06_dpt", {"methods": ["DPTT", "VPT shalow", "coop"]}, r"'DPT'[\s\S]*'VPT shallow'[\s\S]*'coop' is unknown"),
         ("06_dpt", {"new_methods": ["CoCoOp"]}, "did you mean 'CoOp'"),
         ("06_dpt", {"methods": ["DPT", "DPT"]}, "non-unique"),
-        ("08_your_own_task", {"methods": []}, "methods=\\[\\]"),
+        ("09_your_own_task", {"methods": []}, "methods=\\[\\]"),
         ("03_ilm_vp", {"epochs": "five"}, "epochs='five': 'five' is not of type 'integer' .passes over"),
         ("03_ilm_vp", {"epochs": -1}, "epochs=-1: -1 is less than the minimum of 1"),
         ("03_ilm_vp", {"epochs": 2.0}, "not of type 'integer'"),
@@ -63,7 +63,7 @@ def test_the_parameter_files_are_valid(chapter, kind):
         ("03_ilm_vp", {"methods": "FLM"}, "expected a list; papermill takes one as -y"),
         ("04_clip_template_mapping", {"template": "a photo"}, "template='a photo'"),
         ("05_logoprompt", {"location": "left"}, "'left' is unknown; expected 'random', 'top', 'bottom'"),
-        ("07_reproduction", {"level": 95}, "95 is greater than or equal to the maximum of 1"),
+        ("08_reproduction", {"level": 95}, "95 is greater than or equal to the maximum of 1"),
     ],
 )
 def test_what_users_mistype_is_refused(chapter, values, message):

@@ -8,7 +8,7 @@ from types import FunctionType
 
 import nbformat
 import pytest
-from in_process import CHAPTERS, CLIP_CHAPTERS, ROOT, methods_of, run, small_clip
+from in_process import BLACK_BOX, CHAPTERS, CLIP_CHAPTERS, ROOT, methods_of, run, small_clip
 from PIL import Image
 
 import vpkit
@@ -120,3 +120,21 @@ def test_no_figure_comes_between_training_and_saving(chapter, tmp_path, monkeypa
     first, last = order.index("train"), len(order) - order[::-1].index("save")
     assert "draw" not in order[first:last]
     assert "draw" in order[last:]
+
+
+@pytest.mark.parametrize("told", ["scores", "top 5", "label"])
+@pytest.mark.parametrize("prompt", ["coarse grid", "low rank", "waves", "frame"])
+def test_the_chapter_that_asks_runs_with_every_prompt_and_answer(told, prompt, tmp_path, monkeypatch):
+    (chapter, (parameters, methods, ceilings)) = next(iter(BLACK_BOX.items()))
+    found = run(chapter, tmp_path, monkeypatch, **parameters, told=told, prompt=prompt, ceilings=ceilings)
+    assert set(found) == {*methods, *ceilings}
+    assert all(0 < found[method]["metrics"]["sent"] <= parameters["budget"] for method in methods)
+    assert not any(found[method]["metrics"]["sent"] for method in ceilings)
+
+
+@pytest.mark.parametrize("method", [*BLACK_BOX["07_behind_an_interface"][1], None])
+def test_the_chapter_that_asks_runs_with_each_of_its_methods(method, tmp_path, monkeypatch):
+    (chapter, (parameters, *_)) = next(iter(BLACK_BOX.items()))
+    chosen = [method] if method else []
+    found = run(chapter, tmp_path, monkeypatch, **parameters, methods=chosen, ceilings=["linear probe"])
+    assert set(chosen) <= set(found)

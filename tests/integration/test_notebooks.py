@@ -22,7 +22,7 @@ PARAMS = ROOT / "vpkit" / "data" / "params"
 COMMON = {
     "dataset", "model", "methods", "epochs", "lr", "batch_size", "n_train", "n_test", "seed", "device", "results_dir",
 }  # fmt: skip
-READS_ONLY = {"07_reproduction"}  # trains nothing: no dataset, model or epochs of its own
+READS_ONLY = {"08_reproduction"}  # trains nothing: no dataset, model or epochs of its own
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ import open_clip
 import pytest
 import torch
 from conftest import small_network
-from in_process import CHAPTERS, CLIP_CHAPTERS, methods_of, run, small_clip, small_frozen
+from in_process import BLACK_BOX, CHAPTERS, CLIP_CHAPTERS, methods_of, run, small_clip, small_frozen
 from photos import coloured_photos
 from pretend_device import DEVICE, pretend_device
 from small_clip import SMALL_VIT
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 
 def everything(chapter):
-    parameters = (CHAPTERS | CLIP_CHAPTERS)[chapter][0]
+    parameters = (CHAPTERS | BLACK_BOX | CLIP_CHAPTERS)[chapter][0]
     return parameters | {"device": str(DEVICE), "methods": methods_of(chapter)}
 
 
@@ -45,7 +45,7 @@ def small_models(monkeypatch):
     monkeypatch.setattr(weighted, "widest_float", lambda device: torch.float32)
 
 
-@pytest.mark.parametrize("chapter", [*CHAPTERS, *CLIP_CHAPTERS])
+@pytest.mark.parametrize("chapter", [*CHAPTERS, *BLACK_BOX, *CLIP_CHAPTERS])
 def test_a_chapter_runs_with_sets_that_do_not_fit_the_device(chapter, tmp_path, monkeypatch):
     monkeypatch.setattr(image_set, "free_memory", lambda device: 1000)
     with pretend_device():
@@ -81,7 +81,7 @@ def test_a_chapter_runs_with_augmented_images(chapter, tmp_path, monkeypatch):
         assert len(run(chapter, tmp_path, monkeypatch, **everything(chapter), augment=True)) > 1
 
 
-@pytest.mark.parametrize("chapter", [*CHAPTERS, *CLIP_CHAPTERS])
+@pytest.mark.parametrize("chapter", [*CHAPTERS, *BLACK_BOX, *CLIP_CHAPTERS])
 def test_a_chapter_runs_in_bf16(chapter, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_autocast_dtype", lambda device: torch.bfloat16)
     assert len(run(chapter, tmp_path, monkeypatch, **everything(chapter) | {"device": "cpu"})) > 1
@@ -121,4 +121,4 @@ def test_a_chapter_with_photos_of_ones_own(tmp_path, folder, monkeypatch):
     small = {"dataset": str(folder), "image_size": 32, "canvas_size": 32, "prompt_size": 4, "epochs": 1}
     monkeypatch.setattr(vpkit.tasks.task, "load_frozen", small_frozen)
     with pretend_device():
-        assert len(run("08_your_own_task", tmp_path, monkeypatch, **small, device=str(DEVICE))) == 3
+        assert len(run("09_your_own_task", tmp_path, monkeypatch, **small, device=str(DEVICE))) == 3

@@ -122,7 +122,7 @@ def test_every_cell_with_a_grid_has_its_own_number(planted):
 
 def test_cells_without_a_grid_are_few_and_named():
     cells = papers_beside_ours()
-    assert (len(cells), (cells.why_not != "").sum()) == (940, 37)  # as chapter 7 says
+    assert (len(cells), (cells.why_not != "").sum()) == (940, 37)  # as chapter 8 says
     assert (cells[cells.why_not != ""].groupby(["paper", "table", "method"]).size()).to_dict() == {
         ("dpt", "Table I", "CoCoOp"): 12, ("dpt", "Table I", "ProDA"): 12, ("dpt", "Table I", "ProGrad"): 12,
         ("dpt", "Table V", "DPT"): 1,

@@ -1,5 +1,7 @@
 from contextlib import suppress
+from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,8 @@ from vpkit import PromptedClassifier, evaluate
 from vpkit.mappings import count_predictions, frequency_mapping, identity_mapping
 from vpkit.methods.black_box import SPSAGC, BudgetSpent, ScoresOnly, cma_es, fit_by_scores, linear_on_scores
 from vpkit.prompts import CoarsePrompt, PadPrompt
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_answers_are_those_of_the_model_for_a_file_and_images_are_counted(model):
@@ -178,3 +182,44 @@ def test_a_linear_map_on_plain_scores_sends_each_image_once(model, image_set):
         evaluate(probe, image_set.batches(16))
     interface.budget = None
     assert evaluate(probe, image_set.batches(16)).accuracy > 0.9
+
+
+def test_the_lines_of_the_chapter_are_the_optimizer():
+    cells = nbformat.read(ROOT / "notebooks" / "07_behind_an_interface.ipynb", as_version=4).cells
+    (source,) = (cell.source for cell in cells if "def spsa_gc(" in cell.source)
+    names = {"torch": torch, "lr": 0.3, "spread": 0.2}
+    exec(source, names)
+    aim = torch.linspace(-1, 1, 5)
+
+    def loss(phi):
+        return (phi - aim).square().sum() + phi.prod()
+
+    phi, m = torch.zeros(5), torch.zeros(5)
+    learned = nn.Parameter(torch.zeros(5))
+    optimizer = SPSAGC([learned], lr=0.3, draws=3, spread=0.2)
+    for step in range(4):
+        torch.manual_seed(step)
+        phi, m = names["spsa_gc"](loss, phi, m, step, draws=3)
+        torch.manual_seed(step)
+        optimizer.step(lambda: loss(learned.detach()))
+    assert torch.allclose(phi, learned.detach(), atol=1e-5)
+    assert float(loss(phi)) < float(loss(torch.zeros(5)))
+
+
+def test_a_linear_map_on_prompted_images_puts_the_prompt_on_by_itself(model, image_set):
+    train, val = image_set[:48], image_set[48:]
+    prompt = CoarsePrompt(16, 2)
+    with torch.no_grad():
+        prompt.grid.add_(torch.rand(3, 2, 2))
+    interface = ScoresOnly(model, budget=64)
+    found = linear_on_scores(interface, train.batches(16), val.batches(16), prompt)
+    assert interface.sent == 64
+    interface.budget = None
+    images = val.images.float() / 255
+    with torch.no_grad():
+        told = interface(prompt(images))
+        assert torch.allclose(found(images), told @ found.weight.T + found.bias, atol=1e-4)
+    assert evaluate(found, val.batches(16)).accuracy > 0.8
+    assert vpkit.count_parameters(found) == 4 * 13  # the prompt is not learned any more
+    plain = linear_on_scores(ScoresOnly(model), train.batches(16), val.batches(16))
+    assert not torch.allclose(found(images), plain(images), atol=1e-3)

@@ -177,3 +177,16 @@ def test_attention_is_shown_below_its_image_with_both_boxes():
     dotted = axes[-1].patches[1]
     assert (*dotted.get_xy(), dotted.get_width(), dotted.get_height()) == (16, 4, 14, 16)
     assert axes[-1].images[0].get_extent() == [0, 32, 32, 0]
+
+
+def test_queries_are_drawn_on_a_log_axis_with_dashed_ceilings():
+    rows = [
+        {"method": method, "budget": budget, "sent": budget - 10 * seed, "test_accuracy": 0.5 + budget / 10_000}
+        for method in ("SPSA-GC", "linear map") for budget in (100, 1000) for seed in range(3)
+    ] + [{"method": "linear probe", "budget": 1000, "sent": 0, "test_accuracy": 0.9}]  # fmt: skip
+    figure = plots.plot_queries(pd.DataFrame(rows), ["linear probe"])
+    (axis,) = figure.axes
+    assert axis.get_xscale() == "log"
+    assert [line.get_label() for line in axis.lines] == ["SPSA-GC", "linear map", "linear probe"]
+    assert list(axis.lines[0].get_xdata()) == [90, 990]
+    assert axis.lines[2].get_linestyle() == "--"

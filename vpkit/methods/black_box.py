@@ -245,15 +245,36 @@ def cma_es(
         return tried
 
 
-def linear_on_scores(interface: ScoresOnly, train: LabelledBatches, val: LabelledBatches) -> LinearProbe:
-    """A linear map from what the interface says of plain images to the target classes: a prompt's control.
+class _PromptedInterface(nn.Module):
+    """What an interface says of images with a prompt."""
+
+    _put_on: Callable[[Tensor], Tensor]
+
+    def __init__(self, prompt: nn.Module, interface: ScoresOnly):
+        super().__init__()
+        self.__dict__["_put_on"] = prompt  # not a part: it is not learned any more
+        self.interface, self.mean = interface, interface.mean
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        return self.interface(self._put_on(images))
+
+
+def linear_on_scores(
+    interface: ScoresOnly, train: LabelledBatches, val: LabelledBatches, prompt: nn.Module | None = None
+) -> LinearProbe:
+    """A linear map from what the interface says of images to the target classes; of plain ones, a prompt's control.
 
     Logistic regression on log probabilities, the penalty chosen on validation. Each image is sent once.
+
+    Args:
+        prompt: put on every image first, in the classifier that is returned too; it is not changed.
 
     Raises:
         ValueError, BudgetSpent: as `vpkit.methods.linear_probe` and `ScoresOnly`.
     """
-    return linear_probe(interface, train, val)  # type: ignore[arg-type]
+    asked = interface if prompt is None else _PromptedInterface(prompt, interface)
+    return linear_probe(asked, train, val)  # type: ignore[arg-type]
 
 
 class over_http:

@@ -8,6 +8,7 @@ from vpkit.plots.results import (
     plot_against,
     plot_confusion,
     plot_history,
+    plot_queries,
     plot_sizes,
     plot_spread,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "plot_gains",
     "plot_history",
     "plot_mapping",
+    "plot_queries",
     "plot_sizes",
     "plot_spread",
     "set_style",

@@ -82,6 +82,30 @@ def plot_against(tables: dict, column: str = "test_accuracy"):
     return finished(figure)
 
 
+def plot_queries(table, ceilings=(), column: str = "test_accuracy"):
+    """Accuracy against the number of images sent, on a log axis: a point a run, a line a method, dashed ceilings.
+
+    Args:
+        table: pandas table with `method`, `budget`, `sent` and `column`, one row a run; a line joins the means of
+            the budgets.
+        ceilings: methods that send nothing, each drawn as the mean of its runs.
+    """
+    figure, axis = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
+    asking = table[~table["method"].isin(ceilings)]
+    for method, rows in asking.groupby("method", sort=False):
+        color = METHOD_COLORS.get(method)
+        middle = rows.groupby("budget")[["sent", column]].mean().sort_values("sent")
+        axis.plot(middle["sent"], middle[column], color=color, label=method, linewidth=1.2)
+        axis.scatter(rows["sent"], rows[column], color=color, s=10)
+    for method, dashes in zip(ceilings, ("--", ":", "-."), strict=False):
+        mean = table[table["method"] == method][column].mean()
+        axis.axhline(mean, color="#444444", linestyle=dashes, linewidth=1, label=method)
+    axis.set(xscale="log", xlabel="images sent", ylabel=column.replace("_", " "), ylim=(0, 1))
+    axis.yaxis.set_major_formatter("{x:.0%}")
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    return finished(figure)
+
+
 def plot_sizes(table, column: str = "test_accuracy"):
     """Accuracy against the number of prompt parameters, one curve a template: mean and range over seeds.
 

@@ -47,6 +47,10 @@ METHOD_COLORS = {
     "VPT": "#009E73",
     "VLP": "#56B4E9",
     "DPT": "#CC79A7",
+    "linear map": "#555555",
+    "linear map, prompted": "#44AA99",
+    "SPSA-GC": "#0072B2",
+    "CMA-ES": "#E69F00",
 }
 CHANCE: dict[str, Any] = {"color": "#999999", "linestyle": ":", "linewidth": 1}
 

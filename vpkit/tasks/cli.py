@@ -1,4 +1,4 @@
-"""The command `vpkit`: fit a classifier to a folder of images, ask it, report on it. A thin layer over chapter 8."""
+"""The command `vpkit`: fit a classifier to a folder of images, ask it, report on it. A thin layer over chapter 9."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Classify your own images with a frozen model: by a visual prompt, pixels that are learned around or on the "
     "image, or by what is simpler, if that is not worse.\n\nFirst `vpkit fit FOLDER`, then `vpkit predict` and "
-    "`vpkit report` with the file it wrote. Chapter 8 of the book shows the same in Python.",
+    "`vpkit report` with the file it wrote. Chapter 9 of the book shows the same in Python.",
 )
 PromptFile = Annotated[Path, typer.Argument(help="A file that `vpkit fit` wrote.", show_default=False)]
 DeviceName = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: a GPU if there is one.")]

@@ -136,7 +136,7 @@ def fit_task(
         ValueError: an unknown model, method, mapping or prompt, a method that reads text without a CLIP, a canvas that
             the model does not take, or a prompt_size that leaves nothing of it.
 
-    Explained in chapter 8.
+    Explained in chapter 9.
     """
     for what, given, known in (
         ("mapping", mapping, MAPPINGS),

@@ -154,7 +154,7 @@ def test_axe_finds_nothing_serious(seen_page, name, width, scheme):
 
 
 def test_axe_finds_one_pale_word_among_thousands(open_page):
-    page = open_page("notebooks/07_reproduction.html")
+    page = open_page("notebooks/08_reproduction.html")
     page.evaluate("[...document.querySelectorAll('article p')].at(-1).innerHTML += ' <b style=color:#bbb>pale</b>'")
     ((rule, count, html),) = violations(page)
     assert (rule, count) == ("color-contrast", 1)
