@@ -10,7 +10,7 @@ WORKERS =  # notebooks, or groups of tests, at once; without a number, as many a
 SIDE_BY_SIDE = $(ONE_THREAD) $(PYTEST) -n $(or $(strip $(WORKERS)),logical)
 AT_ONCE = $(if $(strip $(WORKERS)),--workers $(WORKERS))
 
-.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some chapters-then-browser unit-then-colab oldest rehearse stress pages browser pdf links studies solutions bench bench-gpu \
+.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some chapters-then-browser unit-then-colab oldest rehearse stress pages browser pdf links numbers studies solutions bench bench-gpu \
 	bench-toy tidy update audit mutants coverage clean
 
 setup: .venv/installed
@@ -87,6 +87,9 @@ pdf: setup  ## the whole book as one file to print, _build/vpkit.pdf
 
 links: setup  ## write the address of the git remote into badges, buttons and the chapters' setup cells
 	.venv/bin/python tools/links.py
+
+numbers: setup  ## put the numbers that the text takes from stored runs into it; `make check` fails where they differ
+	.venv/bin/python tools/bound_numbers.py --write
 
 studies: setup  ## rerun the three-seed studies that the figures read (hours on 2 cores)
 	for grid in grids/studies/*.yaml; do .venv/bin/python -m vpkit.book.sweep $$grid --out _build/studies \

@@ -1,0 +1,86 @@
+"""Numbers in the text come from runs: what is bound is computed, what differs or is bound to nothing is named."""
+
+import json
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import bound_numbers  # noqa: E402
+
+CHAPTER = ROOT / "notebooks" / "01_visual_prompting.ipynb"
+FRAME = 'percent("01", method="padding", prompt_size=24)'
+
+
+def test_every_number_and_claim_of_the_book_is_as_the_runs_say(capsys):
+    assert bound_numbers.main() == 0, capsys.readouterr().out
+
+
+@pytest.fixture
+def changed_study(tmp_path, monkeypatch):
+    """The stored study of chapter 1, in which the frame of 24 pixels is suddenly far better."""
+    folder = tmp_path / "vpkit" / "data" / "studies"
+    folder.mkdir(parents=True)
+    (original,) = (ROOT / "vpkit" / "data" / "studies").glob("01_*.json")
+    runs = json.loads(original.read_text())
+    for run in runs:
+        if run["method"] == "padding" and run["parameters"]["prompt_size"] == 24:
+            run["metrics"]["test_accuracy"] = 0.99
+    import vpkit
+
+    rows = vpkit.book.results._table(runs)
+    monkeypatch.setattr(bound_numbers, "_study", lambda name: rows)
+
+
+def test_a_changed_run_is_named_with_its_sentence(changed_study):
+    wrong = bound_numbers.check_file(CHAPTER, bound=True)
+    assert len(wrong) >= 2
+    assert any("the frame of 24 pixels reaches 68.9 %" in w and "says 68.9, the runs say 99.0" in w for w in wrong)
+    assert any("Here a fixed patch beats the frame" in w and "is not so" in w for w in wrong)
+
+
+def test_numbers_are_written_from_the_runs(changed_study, tmp_path):
+    copy = tmp_path / "chapter.ipynb"
+    copy.write_text(CHAPTER.read_text())
+    bound_numbers.check_file(copy, bound=True, write=True)
+    text = "\n".join(cell.source for cell in nbformat.read(copy, as_version=4).cells)
+    assert "the frame of 24 pixels reaches 99.0 %<!--= " in text
+    assert "68.9 %" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("The frame reaches 68.9 %.", "68.9 % is bound to nothing"),
+        ("It gains ten points.", "ten points is bound to nothing"),
+        ("It has 68.9 %<!--= 68.9 -->.", "asks for no stored result"),
+        ("It has 68.9 %<!--= min(68.9, 70) -->.", "asks for no stored result"),
+        ('It has 1 %<!--= percent("01", method="frame") -->.', "no stored run of 01 has"),
+        ("It has 1 %<!--= percent( -->.", "not an expression"),
+        ('It wins<!--? percent("01", method="padding") > 99 -->.', "is not so"),
+        ("## Summary\n\n* The frame is ahead.", "compares without a condition"),
+    ],
+)
+def test_what_is_wrong_is_said(text, message):
+    _, wrong = bound_numbers.checked(text, bound=True)
+    assert len(wrong) == 1
+    assert message in wrong[0]
+
+
+def test_what_nobody_measured_is_told_apart():
+    text = (
+        "Momentum 0.9<!--: setting -->, Section 6.3, Eq. 1.2, $x = 0.5$, `lr = 0.1`, {cite}`a1.5b`, [a](b-0.3.html), "
+        "two classes, 24 pixels.\n\n```python\nlr = 0.1  # 10 %\n```"
+    )
+    assert bound_numbers.checked(text, bound=True) == (text, [])
+
+
+def test_a_number_keeps_its_form():
+    assert bound_numbers.written(1234.56, "1,000") == "1,235"
+    assert bound_numbers.written(68.94, "7.1") == "68.9"
+    assert bound_numbers.written(3.2, "Four") == "Three"
+    text = f"It has 1 %<!--= {FRAME} -->."
+    assert bound_numbers.checked(text, bound=True)[0] == f"It has 69 %<!--= {FRAME} -->."
