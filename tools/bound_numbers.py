@@ -28,7 +28,13 @@ import nbformat
 import vpkit
 
 ROOT = Path(__file__).resolve().parents[1]
-BOUND = ("notebooks/01_visual_prompting.ipynb", "notebooks/02_label_mapping.ipynb", "notebooks/03_ilm_vp.ipynb")
+BOUND = (
+    "notebooks/01_visual_prompting.ipynb",
+    "notebooks/02_label_mapping.ipynb",
+    "notebooks/03_ilm_vp.ipynb",
+    "notebooks/08_reproduction.ipynb",
+    "notebooks/09_your_own_task.ipynb",
+)
 OTHERS = ("notebooks/*.ipynb", "book/*.md", "README.md")  # what is bound there is computed too, the rest may stand
 
 WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
