@@ -40,6 +40,7 @@ def test_every_grid_named_is_in_the_repository_and_gives_the_methods_of_its_tabl
     assert None not in grids
     assert {path.stem for path in (ROOT / "grids").glob("*.yaml")} == grids | {
         "offline",
+        "vp_fig6",
         "vp_fig9",
         "dpt_fig4",
         "dpt_fig5",

@@ -138,3 +138,12 @@ def test_the_chapter_that_asks_runs_with_each_of_its_methods(method, tmp_path, m
     chosen = [method] if method else []
     found = run(chapter, tmp_path, monkeypatch, **parameters, methods=chosen, ceilings=["linear probe"])
     assert set(chosen) <= set(found)
+
+
+@pytest.mark.parametrize("kind", ["fixed patch", "random patch"])
+def test_chapter_4_runs_with_patches(kind, tmp_path, monkeypatch):
+    """VP's Figures 6 and 7 on CLIP."""
+    monkeypatch.setattr(vpkit, "load_clip", small_clip)
+    parameters = CLIP_CHAPTERS["04_clip_template_mapping"][0] | {"prompt_size": 1, "prompt_kind": kind}
+    found = run("04_clip_template_mapping", tmp_path, monkeypatch, **parameters, methods=["VP+TP", "VP+TP+LM"])
+    assert found["VP+TP"]["metrics"]["parameters"] == 3

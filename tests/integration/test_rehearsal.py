@@ -37,7 +37,7 @@ ONE_OF_EACH = {  # chapter: model, in every test run
     "01_visual_prompting": "resnet18", "02_label_mapping": "resnet18", "03_ilm_vp": "resnet18",
     "04_clip_template_mapping": "ViT-B-32", "05_logoprompt": "RN50", "06_dpt": "ViT-B-32",
 }  # fmt: skip
-ASKED = ("methods", "new_methods", "without")
+ASKED = ("methods", "new_methods", "without", "prompt_kind")
 
 
 def blocks():
@@ -66,7 +66,8 @@ def params():
     for (chapter, model, _), (grid, point) in blocks().items():
         usual = ONE_OF_EACH[chapter] == model and chapter not in taken
         taken |= {chapter} if usual else set()
-        name = f"{grid}-{chapter[:2]}-{model}-{'+'.join(point.parameters.get('methods') or ['new'])}".replace(" ", "_")
+        name = f"{grid}-{chapter[:2]}-{model}-{'+'.join(point.parameters.get('methods') or ['new'])}"
+        name = f"{name} {point.parameters.get('prompt_kind', '')}".strip().replace(" ", "_")
         yield pytest.param(point, id=name, marks=[] if usual else pytest.mark.rehearse)
 
 

@@ -3,7 +3,7 @@ import torch
 
 from vpkit import count_parameters
 from vpkit.models import FrozenModel
-from vpkit.prompts import ExpandPrompt, PadPrompt, PatchPrompt
+from vpkit.prompts import ExpandPrompt, PadPrompt, PatchPrompt, vp_prompt
 
 
 @pytest.mark.parametrize(
@@ -139,3 +139,20 @@ def test_learned_values_survive_a_state_dict():
 def test_impossible_prompts_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_vps_templates_by_name_are_its_three_prompts():
+    torch.manual_seed(0)
+    made = {kind: vp_prompt(kind, 16, 4, scale=0.5) for kind in ("padding", "fixed patch", "random patch")}
+    assert isinstance(made["padding"], PadPrompt)
+    assert made["padding"].width == 4
+    assert [made[kind].where for kind in ("fixed patch", "random patch")] == ["fixed", "random"]
+    for kind in ("fixed patch", "random patch"):
+        assert made[kind].size == 4
+        assert made[kind].scale.unique().tolist() == [0.5]
+    blank = vp_prompt("fixed patch", 16, 4, start="zero")
+    assert not blank.picture().any()
+    with pytest.raises(ValueError, match="kind='frame': expected 'padding', 'fixed patch' or 'random patch'"):
+        vp_prompt("frame", 16, 4)
+    with pytest.raises(ValueError, match="start='grey'"):
+        vp_prompt("fixed patch", 16, 4, start="grey")

@@ -8,7 +8,7 @@ from vpkit.prompts.files import load_prompt, save_prompt, study_prompts
 from vpkit.prompts.low_dimensional import CoarsePrompt, CosinePrompt, LowRankPrompt, MaskedPrompt
 from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
 from vpkit.prompts.patch_embeddings import PatchEmbeddings, cache_patches
-from vpkit.prompts.pixels import ExpandPrompt, PadPrompt, PatchPrompt
+from vpkit.prompts.pixels import ExpandPrompt, PadPrompt, PatchPrompt, vp_prompt
 from vpkit.prompts.templates import clip_templates, fill_templates
 from vpkit.prompts.tokens import ClassAwareTokens, TokenPrompt
 
@@ -36,4 +36,5 @@ __all__ = [
     "save_prompt",
     "strip_offsets",
     "study_prompts",
+    "vp_prompt",
 ]

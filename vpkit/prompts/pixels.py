@@ -33,8 +33,7 @@ class PadPrompt(nn.Module):
         self, image_size: int, width: int, scale: float | Sequence[float] | Tensor = 1.0, start: str = "normal"
     ):
         super().__init__()
-        if start not in ("normal", "zero"):
-            raise ValueError(f"start={start!r}: expected 'normal' or 'zero'")
+        _check_start(start)
         if not 1 <= width <= image_size / 2:
             raise ValueError(f"width={width}: a frame in a {image_size} px image has a width of 1..{image_size // 2}")
         self.image_size, self.width = image_size, width
@@ -64,23 +63,32 @@ class PatchPrompt(nn.Module):
         image_size: side H of the square images.
         size: side p of the patch, 1..H; 3 * p * p parameters, drawn from N(0, 1).
         where: "fixed" (top left corner) or "random".
-        scale: as in `PadPrompt`.
+        scale, start: as in `PadPrompt`.
 
     Raises:
-        ValueError: a patch larger than the image, an unknown `where`, or images of another size.
+        ValueError: a patch larger than the image, an unknown `where` or `start`, or images of another size.
     """
 
     scale: Tensor
 
-    def __init__(self, image_size: int, size: int, where: str = "fixed", scale: float | Sequence[float] | Tensor = 1.0):
+    def __init__(
+        self,
+        image_size: int,
+        size: int,
+        where: str = "fixed",
+        scale: float | Sequence[float] | Tensor = 1.0,
+        start: str = "normal",
+    ):
         super().__init__()
+        _check_start(start)
         if not 1 <= size <= image_size:
             raise ValueError(f"size={size}: a patch on a {image_size} px image has a side of 1..{image_size}")
         if where not in ("fixed", "random"):
             raise ValueError(f"where={where!r}: expected 'fixed' or 'random'")
         self.image_size, self.size, self.where = image_size, size, where
         self.register_buffer("scale", _per_channel(scale)[..., None], persistent=False)
-        self.pixels = nn.Parameter(torch.randn(3, size, size))
+        drawn = torch.randn(3, size, size)
+        self.pixels = nn.Parameter(drawn if start == "normal" else torch.zeros_like(drawn))
 
     def picture(self) -> Tensor:
         """What is added to an image, in pixel units: (3, H, H), zero outside the patch."""
@@ -91,6 +99,30 @@ class PatchPrompt(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         _check_size(images, self.image_size)
         return images + self.picture()
+
+
+def vp_prompt(kind: str, image_size: int, size: int, **options) -> PadPrompt | PatchPrompt:
+    """One of VP's three templates (Bahng et al. 2022, Fig. 6) by its name.
+
+    Args:
+        kind: "padding", "fixed patch" or "random patch".
+        image_size: side of the square images.
+        size: p, the width of the frame or the side of the patch.
+        options: `scale` and `start`, as `PadPrompt` has them.
+
+    Raises:
+        ValueError: an unknown kind, and what the prompts raise.
+    """
+    if kind == "padding":
+        return PadPrompt(image_size, size, **options)
+    if kind not in ("fixed patch", "random patch"):
+        raise ValueError(f"kind={kind!r}: expected 'padding', 'fixed patch' or 'random patch'")
+    return PatchPrompt(image_size, size, kind.removesuffix(" patch"), **options)
+
+
+def _check_start(start: str) -> None:
+    if start not in ("normal", "zero"):
+        raise ValueError(f"start={start!r}: expected 'normal' or 'zero'")
 
 
 class ExpandPrompt(nn.Module):
