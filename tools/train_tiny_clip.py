@@ -335,7 +335,7 @@ def export(args) -> None:
     banks, *_ = prepare(args.data, args.icons, args.folder)
     torch.manual_seed(args.seed)
     reference = features_of(model, banks)
-    print(save_tiny_clip(out / "tiny.safetensors", model, CONFIG, MEAN, STD, kept["rows"], reference))
+    print(save_tiny_clip(out / "tiny-2.safetensors", model, CONFIG, MEAN, STD, kept["rows"], reference))
     if (args.folder / "vit.pt").exists():
         model = tiny_vit()
         trained = averaged_weights(args.folder / "vit.pt")
@@ -343,8 +343,8 @@ def export(args) -> None:
         model.visual.load_state_dict(of_visual)
         with torch.no_grad():
             model.logit_scale.copy_(scale)
-        reference, path = features_of(model, banks), out / "tiny-vit.safetensors"
-        kept = {"text_from": "tiny.safetensors", "stem": STEM}
+        reference, path = features_of(model, banks), out / "tiny-vit-2.safetensors"
+        kept = {"text_from": "tiny-2.safetensors", "stem": STEM}
         print(save_tiny_clip(path, model, VIT_CONFIG, MEAN, STD, None, reference, **kept))
 
 
