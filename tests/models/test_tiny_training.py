@@ -57,7 +57,8 @@ def drawn(family, icon, size):
     path, character = glyph(family, icon)
     mask = Image.new("L", (2 * size, 2 * size))
     ImageDraw.Draw(mask).text((size, size), character, fill=255, font=ImageFont.truetype(path, size), anchor="mm")
-    return torch.frombuffer(bytearray(mask.resize((96, 96)).tobytes()), dtype=torch.uint8).view(96, 96)
+    mask = mask.crop(mask.getbbox()).resize((96, 96))  # as large as the pictures of training are
+    return torch.frombuffer(bytearray(mask.tobytes()), dtype=torch.uint8).view(96, 96)
 
 
 def test_a_copy_of_a_kept_design_is_found_and_another_drawing_is_not():
