@@ -59,7 +59,7 @@ colab: setup  ## each chapter as Colab runs it, the package from a git remote; a
 	$(SIDE_BY_SIDE) --dist worksteal tests/integration/colab
 
 colab-some: setup  ## of these the archive, and one chapter each on ImageNet, on CLIP and on a folder
-	$(SIDE_BY_SIDE) --dist worksteal tests/integration/colab -k "archive or 02 or 05 or 08"
+	$(SIDE_BY_SIDE) --dist worksteal tests/integration/colab -k "archive or 02 or 05 or 09"
 
 rehearse: setup  ## a point of every block of the papers' grids, at their architectures, all of it fetched: half an hour
 	$(SIDE_BY_SIDE) --dist worksteal tests/integration/test_rehearsal.py tests/integration/test_planted_grids.py \

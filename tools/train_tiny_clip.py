@@ -16,6 +16,7 @@ all names shows every step every negative, and a name of which no picture was se
 
 import argparse
 import math
+import random
 import time
 from pathlib import Path
 
@@ -197,6 +198,7 @@ def lexicon(args, listed: dict) -> dict:
     if not path.exists():
         own = [*listed["names"], *(name for name in pictogram_table() if name not in listed["names"]), *DIGITS]
         nouns = [n for n in sorted(wordnet_nouns()) if len(n) < 24 and n.count(" ") < 3 and n.isascii()]
+        nouns = random.Random(0).sample(nouns, 40_000)
         names = list(dict.fromkeys([*own, *(n for n in nouns if n.replace(" ", "").replace("-", "").isalpha())]))
         several = [sentence_vectors([template.format(name) for name in names]) for template in NAMING]
         space = Space(listed["mean"], listed["basis"])
