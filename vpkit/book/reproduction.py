@@ -42,6 +42,7 @@ _KINDS = {  # Table 4a of LoGoPrompt: our names of its rows
 _STUDIED = (  # what the stored studies vary
     "shots", "n_train", "n_classes", "prompt_size", "image_size", "template", "strip_ratio", "context_length",
     "location", "include_positive", "num_tokens", "candidates", "alpha", "aware_blocks", "guided_epochs", "epochs",
+    "budget", "told", "prompt",
 )  # fmt: skip
 # Printed cells that no grid covers, by paper, table and method or setting, and why.
 _NOT_COVERED = {
