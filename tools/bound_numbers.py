@@ -32,6 +32,7 @@ BOUND = (
     "notebooks/01_visual_prompting.ipynb",
     "notebooks/02_label_mapping.ipynb",
     "notebooks/03_ilm_vp.ipynb",
+    "notebooks/07_behind_an_interface.ipynb",
     "notebooks/08_reproduction.ipynb",
     "notebooks/09_your_own_task.ipynb",
 )
