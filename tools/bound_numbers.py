@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 
 import nbformat
+from simpleeval import EvalWithCompoundTypes
 
 import vpkit
 
@@ -137,7 +138,7 @@ def computed(expression: str):
     if not called & set(STORED):
         raise ValueError(f"{expression}: asks for no stored result; expected one of {', '.join(STORED)}")
     try:
-        return eval(compile(tree, "a bound number", "eval"), {"__builtins__": {}} | KNOWN)
+        return EvalWithCompoundTypes(functions=KNOWN).eval(expression)
     except Exception as error:
         raise ValueError(f"{expression}: {error}") from error
 
