@@ -8,12 +8,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-from tiny_clip.held_out import HELD_OUT, copies, cut_out, is_refused, kept_designs  # noqa: E402
-from tiny_clip.icon_sets import OTHER_NAMES, class_names_by_icon, words_of  # noqa: E402
-from tiny_clip.space import CONTENT, EMBED, LETTERS_AT, STYLES_AT, Space, spelling  # noqa: E402
+from tiny_clip.held_out import HELD_OUT, copies, cut_out, is_refused, kept_designs
+from tiny_clip.icon_sets import OTHER_NAMES, class_names_by_icon, words_of
+from tiny_clip.space import CONTENT, EMBED, LETTERS_AT, STYLES_AT, Space, spelling
 
-from vpkit.datasets.icons import ICONS  # noqa: E402
-from vpkit.datasets.pictograms import FAMILIES, glyph, pictogram_table  # noqa: E402
+from vpkit.datasets.icons import ICONS
+from vpkit.datasets.pictograms import FAMILIES, glyph, pictogram_table
 
 
 def test_forty_concepts_are_refused_whatever_a_designer_calls_them():
