@@ -73,7 +73,8 @@ class ScoresOnly(nn.Module):
             raise ValueError("class_names: not given, and what is asked has none; expected the names of its classes")
         self.class_names = tuple(names)
         self.budget, self.top, self.labels_only, self.sent = budget, top, labels_only, 0
-        self.register_buffer("mean", torch.zeros(3), persistent=False)  # where its answers are wanted
+        where = getattr(getattr(ask, "mean", None), "device", None)  # that of a frozen model
+        self.register_buffer("mean", torch.zeros(3, device=where), persistent=False)  # where its answers are wanted
         self.eval()
 
     def train(self, mode: bool = True) -> "ScoresOnly":

@@ -15,8 +15,8 @@ __all__ = ["GaussianAverage", "PromptSRC"]
 class PromptSRC(DualPromptClassifier):
     """VLP (learned text and tokens) whose features and logits are held near those of the model without prompts.
 
-    The loss is cross-entropy + text_weight |t - t0| + image_weight |f - f0| + KL(zero-shot from prompted), the first
-    two mean absolute differences of unit features. t0 is `written`: the paper's is the mean over 60 templates.
+    The loss is cross-entropy + text_weight abs(t - t0) + image_weight abs(f - f0) + KL(zero-shot from prompted), the
+    first two mean absolute differences of unit features. t0 is `written`: the paper's is the mean over 60 templates.
 
     Args:
         text_weight, image_weight: the paper's 25 and 10.
