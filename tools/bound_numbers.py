@@ -1,4 +1,4 @@
-"""Numbers in the text that are computed: from stored runs, default runs and the papers' tables, never typed.
+"""Numbers in the text that are computed: from stored runs, what chapters printed and the papers' tables, never typed.
 
     python tools/bound_numbers.py           # what differs, is bound to nothing, or claims what is not so
     python tools/bound_numbers.py --write   # put the computed numbers into the text (make numbers)
@@ -17,7 +17,6 @@ equation, a table or a figure are told apart by how they are written.
 
 import argparse
 import ast
-import csv
 import re
 import sys
 from functools import cache
@@ -85,26 +84,19 @@ def each(name: str, by: str = "seed", column: str = "test_accuracy", **where) ->
     return (100 * runs(name, **where).groupby(by)[column].mean().sort_index()).tolist()
 
 
-def default(chapter: str, method: str, metric: str = "test_accuracy") -> float:
-    """What the chapter's run at its defaults found, in per cent."""
-    with (ROOT / "tests/integration/defaults/metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["chapter"].startswith(chapter)]
-    (value,) = (row["expected"] for row in rows if row["method"] == method and row["metric"] == metric)
-    return 100 * float(value)
-
-
 @cache
 def _outputs(chapter: str) -> str:
     (path,) = (ROOT / "notebooks").glob(f"{chapter}*.ipynb")
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     shown = [output for cell in cells for output in cell.outputs]
     parts = [o.get("text") or o.get("data", {}).get("text/html") or "" for o in shown]
-    return "\n".join(re.sub(r"<style.*?</style>|<[^>]+>", " ", part, flags=re.DOTALL) for part in parts)
+    plain = (re.sub(r"<style.*?</style>|<[^>]+>", " ", part, flags=re.DOTALL) for part in parts)
+    return re.sub(r"\s+", " ", "\n".join(plain))
 
 
 def printed(chapter: str, pattern: str) -> float:
     """A number in what the chapter's stored run printed: the first group of a pattern, white space as one space."""
-    found = re.search(pattern, re.sub(r"\s+", " ", _outputs(chapter)))
+    found = re.search(pattern, _outputs(chapter))
     if found is None:
         raise ValueError(f"chapter {chapter} prints nothing like {pattern}")
     return float(found[1].replace(",", ""))
@@ -120,7 +112,7 @@ def paper(name: str, table: str, **where) -> float:
     return float(rows["value"].mean())
 
 
-STORED = {function.__name__: function for function in (runs, percent, each, default, printed, paper)}
+STORED = {function.__name__: function for function in (runs, percent, each, printed, paper)}
 KNOWN = STORED | {function.__name__: function for function in (min, max, abs, len, sum, sorted, all, any, zip, round)}
 
 

@@ -8,7 +8,6 @@ book/tiny_clip.md, with Wilson's 95 % intervals.
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from tiny_clip.held_out import HELD_OUT
 
 import vpkit
 from vpkit.datasets.icons import ICON_NAMES
+from vpkit.tasks.task import interval_of_share
 
 TEMPLATE = "This is a photo of a {}."
 
@@ -133,11 +133,10 @@ def styles(clip, images: vpkit.ImageSet) -> dict:
     return {"accuracy": sum(per_style.values()) / len(per_style), "n": len(images) * len(wanted), "by style": per_style}
 
 
-def interval(accuracy: float, n: int, z: float = 1.96) -> str:
-    """A share in percent with Wilson's interval (Wilson 1927)."""
-    middle = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return f"{accuracy:.1%} ({middle - half:.1%} to {middle + half:.1%})"
+def interval(accuracy: float, n: int) -> str:
+    """A share in percent with its 95 % interval."""
+    low, high = interval_of_share(round(accuracy * n), n)
+    return f"{accuracy:.1%} ({low:.1%} to {high:.1%})"
 
 
 def measured(clip, data: Path | None) -> dict[str, tuple[float, int]]:

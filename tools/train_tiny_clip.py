@@ -26,7 +26,7 @@ from tiny_clip.icon_sets import wordnet_nouns
 from tiny_clip.optimize import Training, averaged_weights, in_workers, start_worker
 from tiny_clip.pictures import MASK, STYLE_NAMES, WORD, compose, style_of
 from tiny_clip.prepare import prepare
-from tiny_clip.space import CONTENT, EMBED, LETTERS_AT, NAMING, Space, sentence_vectors, spelling
+from tiny_clip.space import CONTENT, EMBED, LETTERS_AT, SHOWN, Space, letters_in, name_vectors, spelling
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import (
@@ -34,6 +34,7 @@ from torch.nn.functional import (
     binary_cross_entropy_with_logits,
     cross_entropy,
     normalize,
+    pad,
 )
 
 from vpkit.book.session import keep_freed_memory
@@ -119,8 +120,7 @@ def imagenet_tower() -> Tower:
 
 def letters_of(words: list[str]) -> Tensor:
     """(W, LETTERS) the first letters as 1 to 26; 0 for a space or nothing."""
-    padded = [word.lower()[:LETTERS].ljust(LETTERS) for word in words]
-    return torch.tensor([[ord(c) - 96 if "a" <= c <= "z" else 0 for c in word] for word in padded])
+    return torch.tensor([letters_in(word[:LETTERS].ljust(LETTERS)) for word in words])
 
 
 def train_tower(rank: int, args) -> None:
@@ -130,7 +130,7 @@ def train_tower(rank: int, args) -> None:
     sized = {SMALL: banks.resized(SMALL), SIDE: banks}
     letters, codes, near = letters_of(listed["words"]), listed["spelling"], listed["near"]
     space, count = Space(listed["mean"], listed["basis"]), len(listed["names"])
-    content = normalize(torch.cat([0.8 * listed["content"], torch.zeros(count, EMBED - CONTENT)], 1)) * 0.8
+    content = pad(SHOWN * listed["content"], (0, EMBED - CONTENT))  # (C, EMBED) what is seen, without its name
     named = space.text(listed["content"], codes[:count])  # (C, EMBED) sentences that ask for no style
     easy = torch.zeros(len(codes), dtype=torch.bool)
     easy[:200] = True
@@ -200,9 +200,7 @@ def lexicon(args, listed: dict) -> dict:
         nouns = [n for n in sorted(wordnet_nouns()) if len(n) < 24 and n.count(" ") < 3 and n.isascii()]
         nouns = random.Random(0).sample(nouns, 40_000)
         names = list(dict.fromkeys([*own, *(n for n in nouns if n.replace(" ", "").replace("-", "").isalpha())]))
-        several = [sentence_vectors([template.format(name) for name in names]) for template in NAMING]
-        space = Space(listed["mean"], listed["basis"])
-        content = space.content(torch.stack(several).mean(0))
+        content = Space(listed["mean"], listed["basis"]).content(name_vectors(names))
         torch.save({"names": names, "own": len(own), "content": content, "spelling": spelling(names)}, path)
     return torch.load(path, weights_only=True)
 

@@ -1,6 +1,5 @@
-"""What the training of an image tower needs beside torch: a faster optimizer, several processes, checkpoints."""
+"""What the training of an image tower needs beside torch: several processes, checkpoints."""
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,38 +11,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vpkit.book.session import keep_freed_memory
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose every step is made orthogonal (Jordan et al. 2024), for convolutions before a BatchNorm.
-
-    torch's own takes matrices only. The size of a filter before a BatchNorm means nothing, so it is held fixed.
-    """
-
-    def __init__(self, filters: list[nn.Parameter], lr: float, momentum: float = 0.9):
-        super().__init__(filters, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            for weight in group["params"]:
-                kept = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-                kept.mul_(group["momentum"]).add_(weight.grad)
-                direction = orthogonalised((weight.grad + group["momentum"] * kept).flatten(1))
-                rows, columns = direction.shape
-                weight.mul_(math.sqrt(rows) / weight.norm())
-                weight.sub_(direction.view_as(weight).float(), alpha=group["lr"] * max(1, rows / columns) ** 0.5)
-
-
-def orthogonalised(matrix: Tensor, rounds: int = 4) -> Tensor:
-    """The nearest matrix with all singular values about 1, by a Newton-Schulz iteration in bfloat16."""
-    x = matrix.bfloat16() / (matrix.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    for _ in range(rounds):
-        square = x @ x.T
-        x = 3.4445 * x + (2.0315 * square @ square - 4.775 * square) @ x
-    return x.T if tall else x
 
 
 def in_workers(work: Callable, args) -> None:

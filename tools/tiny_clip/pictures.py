@@ -61,9 +61,6 @@ class Banks:
     weight: Tensor  # (C,) how often a concept is drawn, relative to others of its kind
 
     def __post_init__(self):
-        self._set_chances()
-
-    def _set_chances(self) -> None:
         self.chances = {}
         for kind, (_, labels) in (*self.drawings.items(), *self.photos.items(), ("word", self.words)):
             count = torch.bincount(labels, minlength=len(self.weight))
@@ -122,18 +119,15 @@ class Composed:
     masks: Tensor
 
 
-def compose(
-    banks: Banks, count: int, hardness: float = 1.0, easy_words: Tensor | None = None, kinds: dict | None = None
-) -> Composed:
+def compose(banks: Banks, count: int, hardness: float = 1.0, easy_words: Tensor | None = None) -> Composed:
     """`count` pictures.
 
     Args:
         hardness: 0 for upright drawings on plain ground in no style and many words, 1 for all there is.
         easy_words: (W,) bool, the only words shown; None for all.
-        kinds: share of each kind of picture; None for KINDS, reached from EASY_KINDS as it gets hard.
     """
     side, styled, strips = banks.side, 0.45 * hardness, 0.25 * hardness
-    shares = kinds or {kind: easy + hardness * (KINDS[kind] - easy) for kind, easy in EASY_KINDS.items()}
+    shares = {kind: easy + hardness * (KINDS[kind] - easy) for kind, easy in EASY_KINDS.items()}
     kinds = torch.multinomial(torch.tensor([shares[kind] for kind in KINDS]), count, replacement=True)
     images, concepts = torch.empty(count, 3, side, side), torch.empty(count, 2, dtype=torch.int64)
     masks = torch.full((count, MASK, MASK), -1.0)

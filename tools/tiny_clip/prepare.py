@@ -9,7 +9,7 @@ from tiny_clip import concepts as c
 from tiny_clip.held_out import HELD_OUT, is_refused
 from tiny_clip.icon_sets import icon_banks, wordnet_nouns
 from tiny_clip.pictures import Banks
-from tiny_clip.space import NAMING, Space, sentence_vectors, spelling
+from tiny_clip.space import Space, name_vectors, sentence_vectors, spelling
 
 from vpkit.datasets.icons import ICONS
 from vpkit.datasets.pictograms import pictogram_table
@@ -47,6 +47,10 @@ def _made(data: Path, icons: Path) -> tuple[dict, dict]:
     drawings |= {"symbol": c.symbol_bank(names), "shape": c.shape_bank(names), "clipart": c.clipart_bank(names)}
     photos = {"photo": c.cifar_bank(names, data), "scene": c.imagenet_bank(names, data)}
     concepts = list(names.index)
+    own = (*ICONS, *pictogram_table(), *CIFAR)
+    shown_after_all = {n for n in concepts if n in HELD_OUT or (n not in own and is_refused(n))}
+    if shown_after_all:
+        raise ValueError(f"pictures of {sorted(shown_after_all)}: expected none of what is held out")
     shown = [name for name in concepts if re.fullmatch(r"[A-Za-z-]{3,12}( [A-Za-z-]{2,12}){0,2}", name)]
     nouns = sorted(n for n in wordnet_nouns() if re.fullmatch(r"[a-z]{3,11}", n) and n not in names.index)
     shuffled = random.Random(0)
@@ -76,8 +80,7 @@ def _embedded(listed: dict) -> dict:
     names = listed["names"]
     nouns = random.Random(1).sample(listed["nouns"], 20_000)
     space = Space.of_nouns(sentence_vectors([*names, *nouns]))
-    several = sentence_vectors([template.format(name) for template in NAMING for name in names])
-    embedded = several.view(len(NAMING), len(names), -1).mean(0)
+    embedded = name_vectors(names)
     unit = torch.nn.functional.normalize(embedded)
     return listed | {
         "mean": space.mean,
@@ -86,11 +89,3 @@ def _embedded(listed: dict) -> dict:
         "spelling": spelling(listed["words"]),
         "near": (unit @ unit.T > 0.8).bool(),  # two names for much the same: not each other's negatives
     }
-
-
-def no_picture_is_refused(listed: dict) -> bool:
-    """Whether no name of a picture is that of something held out."""
-    own = (*ICONS, *pictogram_table(), *CIFAR)
-    return not any(is_refused(name) for name in listed["names"] if name not in own) and not set(HELD_OUT) & set(
-        listed["names"]
-    )

@@ -16,6 +16,11 @@ SHOWN, WRITTEN, ASKED = 0.8, 0.6, 0.5  # lengths of the three parts of a sentenc
 NAMING = ("{}", "a photo of a {}", "an icon of a {}")
 
 
+def letters_in(text: str) -> list[int]:
+    """1 to 26 for the letters, 0 for all else."""
+    return [ord(c) - 96 if "a" <= c <= "z" else 0 for c in text.lower()]
+
+
 def spelling(names: list[str]) -> Tensor:
     """(N, 64) unit sums of one random vector for each letter and each pair of neighbours; a space ends a word.
 
@@ -25,7 +30,7 @@ def spelling(names: list[str]) -> Tensor:
     single, pairs = (torch.randn(n, EMBED - LETTERS_AT, generator=generator) for n in (27, 27 * 27))
     rows = []
     for name in names:
-        letters = [ord(c) - 96 if "a" <= c <= "z" else 0 for c in f" {name.lower()} "]
+        letters = letters_in(f" {name} ")
         both = [27 * a + b for a, b in itertools.pairwise(letters) if a or b]
         rows.append(0.5 * single[[c for c in letters if c]].sum(0) + pairs[both].sum(0))
     return normalize(torch.stack(rows))
@@ -48,6 +53,12 @@ def sentence_vectors(sentences: list[str], batch: int = 256) -> Tensor:
         mask = tokens["attention_mask"][..., None]
         found[rows] = normalize((model(**tokens).last_hidden_state * mask).sum(1) / mask.sum(1))
     return found
+
+
+def name_vectors(names: list[str]) -> Tensor:
+    """(N, 384) a name's mean embedding over the sentences of NAMING."""
+    each = sentence_vectors([template.format(name) for template in NAMING for name in names])
+    return each.view(len(NAMING), len(names), -1).mean(0)
 
 
 class Space:

@@ -21,6 +21,7 @@ from vpkit.training.schedules import Plan, constant
 __all__ = ["EpochResult", "Evaluation", "evaluate", "fit", "train_epoch"]
 
 Trained = TypeVar("Trained", bound=Classifier)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def train_epoch(
     scaler = torch.amp.GradScaler(init_scale=1024.0, enabled=dtype == torch.float16)
     losses, hits, sizes, rates, parts = [], [], [], [], accumulate
 
-    def gradients(images, labels) -> tuple[Tensor, Tensor]:
+    def gradients(images, labels, parts: int) -> tuple[Tensor, Tensor]:
         """Of the mean loss over a batch, part by part; returns the loss and the number of hits."""
         optimizer.zero_grad()
         found = []
@@ -105,18 +106,7 @@ def train_epoch(
         return sum(loss for loss, _ in found), sum(hit for _, hit in found)  # type: ignore[return-value]
 
     for images, labels in batches:
-        while True:
-            try:
-                loss, hit = gradients(images, labels)
-                break
-            except torch.cuda.OutOfMemoryError:
-                if parts >= len(labels):
-                    raise
-                parts *= 2
-            torch.cuda.empty_cache()  # here, where the exception and with it the failed step's tensors are gone
-            warnings.warn(
-                f"a batch of {len(labels)} is too large for the GPU: from here on in {parts} parts", stacklevel=2
-            )
+        (loss, hit), parts = _fitting(gradients, images, labels, parts, _say_in_parts)
         scaler.step(optimizer)
         scaler.update()
         losses.append(_number(loss))
@@ -150,19 +140,15 @@ def evaluate(classifier: Classifier, batches: Iterable[Batch]) -> Evaluation:
         ValueError: no batches.
     """
     classifier.eval()
+
+    def answers(images, labels, parts: int) -> list[tuple[slice, Tensor, Tensor]]:
+        return [(part, *classifier.loss(images[part], labels[part])) for part in _parts(labels, parts)]
+
     num_target, parts = 0, 1
     losses, sizes = [], []
     counts: Tensor | None = None
     for images, labels in batches:
-        while True:
-            try:
-                found = [(part, *classifier.loss(images[part], labels[part])) for part in _parts(labels, parts)]
-                break
-            except torch.cuda.OutOfMemoryError:
-                if parts >= len(labels):
-                    raise
-                parts *= 2
-            torch.cuda.empty_cache()
+        found, parts = _fitting(answers, images, labels, parts)
         for part, loss, logits in found:
             losses.append(_number(loss))
             sizes.append(len(labels[part]))
@@ -248,6 +234,26 @@ def fit(
             bar.n = epoch
             bar.refresh()
     return history
+
+
+def _fitting(
+    work: Callable[..., Found], images, labels: Tensor, parts: int, say: Callable[[Tensor, int], None] | None = None
+) -> tuple[Found, int]:
+    """What `work` makes of a batch in so many parts, doubled until the memory is enough; and how many they were."""
+    while True:
+        try:
+            return work(images, labels, parts), parts
+        except torch.cuda.OutOfMemoryError:
+            if parts >= len(labels):
+                raise
+            parts *= 2
+        torch.cuda.empty_cache()  # here, where the exception and with it the failed step's tensors are gone
+        if say is not None:
+            say(labels, parts)
+
+
+def _say_in_parts(labels: Tensor, parts: int) -> None:
+    warnings.warn(f"a batch of {len(labels)} is too large for the GPU: from here on in {parts} parts", stacklevel=4)
 
 
 def _parts(labels: Tensor, count: int) -> list[slice]:
