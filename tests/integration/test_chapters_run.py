@@ -10,9 +10,13 @@ import nbformat
 import pytest
 from in_process import BLACK_BOX, CHAPTERS, CLIP_CHAPTERS, ROOT, methods_of, run, small_clip
 from PIL import Image
+from served import running
 
 import vpkit
+from vpkit.methods.black_box import over_http
 from vpkit.models import CLIP_MODELS
+from vpkit.tasks import fit_task
+from vpkit.tasks import serve
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +142,30 @@ def test_the_chapter_that_asks_runs_with_each_of_its_methods(method, tmp_path, m
     chosen = [method] if method else []
     found = run(chapter, tmp_path, monkeypatch, **parameters, methods=chosen, ceilings=["linear probe"])
     assert set(chosen) <= set(found)
+
+
+def test_the_chapter_that_asks_runs_over_a_real_service(tmp_path, monkeypatch):
+    """A task that `vpkit serve` serves, its address in place of a model: nothing but answers reaches the chapter."""
+    train, val = (vpkit.load_dataset("digits", split, size=96, subset=30) for split in ("train", "val"))
+    served, real = [], serve.probabilities_of
+
+    def counted(task, images):
+        served.append(len(images))
+        return real(task, images)
+
+    monkeypatch.setattr(serve, "probabilities_of", counted)
+    (chapter, (parameters, methods, ceilings)) = next(iter(BLACK_BOX.items()))
+    with running(serve.service(fit_task(train, val, "tiny-vit", method="GDA"))) as address:
+        changed = {"model": address, "budget": 400, "methods": methods, "ceilings": ceilings}
+        names = {}
+        found = run(chapter, tmp_path, monkeypatch, names.update, **parameters | changed)
+    assert isinstance(names["frozen"], over_http)
+    assert set(found) == set(methods)  # nobody sees inside
+    sent = {method: found[method]["metrics"]["sent"] for method in methods}
+    paid = sum(sent.values()) - sent["SPSA-GC"]  # whose images the map on prompted ones counts, too
+    tested = len(methods) * parameters["n_test"]
+    assert sum(served) == paid + tested + 8 + 8 * 6  # and what is shown: a first batch, six images at each strength
+    assert found["linear map"]["metrics"]["test_accuracy"] > 0.3  # chance: 0.1
 
 
 @pytest.mark.parametrize("kind", ["fixed patch", "random patch"])

@@ -1,8 +1,5 @@
 """A fitted task behind HTTP: what it answers, what it refuses, and that a prompt can be learned through it."""
 
-import contextlib
-import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,8 +7,8 @@ import httpx
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from photos import coloured_photos
+from served import running
 
 import vpkit
 from vpkit import PromptedClassifier
@@ -37,22 +34,6 @@ def folder(tmp_path_factory):
 def task(folder):
     train, val = (vpkit.load_dataset(f"folder:{folder}", split, size=160) for split in ("train", "val"))
     return fit_task(train, val, "tiny-vit", method="GDA")
-
-
-@contextlib.contextmanager
-def running(app):
-    """The address of the service, while it runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="module")
