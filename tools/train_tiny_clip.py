@@ -58,7 +58,7 @@ VIT_CONFIG = {
     "vision_cfg": {"layers": 4, "width": 128, "head_width": 32, "image_size": SIDE, "patch_size": 8},
     "text_cfg": TEXT,
 }
-AT_REST = 2  # the first stages of EfficientNet keep ImageNet's weights
+AT_REST = 0  # so many first stages of EfficientNet keep ImageNet's weights, and its stem if there are any
 OTHER_TEMPLATES = ("{}", "a {}", "the {}", "{}.", "an icon of a {}.", "the word {}.", "This is a photo of a {}")
 DIGITS = (*"0123456789", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -89,7 +89,7 @@ class Tower(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[0, 1] pictures (N, 3, s, s) to unit features (N, EMBED), logits of letters (N, 27, LETTERS), masks."""
         trunk = self.visual.trunk
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not AT_REST):
             x = trunk.bn1(trunk.conv_stem((images - MEAN[0]) / STD[0]))
             for stage in trunk.blocks[:AT_REST]:
                 x = stage(x)
@@ -101,7 +101,7 @@ class Tower(nn.Module):
 
 
 def resting_parts(trunk: nn.Module) -> list[nn.Module]:
-    return [trunk.conv_stem, trunk.bn1, *trunk.blocks[:AT_REST]]
+    return [trunk.conv_stem, trunk.bn1, *trunk.blocks[:AT_REST]] if AT_REST else []
 
 
 def imagenet_tower() -> Tower:
@@ -135,7 +135,11 @@ def train_tower(rank: int, args) -> None:
     easy = torch.zeros(len(codes), dtype=torch.bool)
     easy[:200] = True
     torch.manual_seed(args.seed)
-    tower = imagenet_tower().to(memory_format=torch.channels_last).train()
+    tower = imagenet_tower()
+    if args.start:
+        tower.load_state_dict(averaged_weights(args.start))
+    tower = tower.to(memory_format=torch.channels_last).train()
+    all_styles = torch.arange(len(STYLE_NAMES))
 
     def losses(progress: float) -> tuple[Tensor, dict]:
         # Easy to hard: few words on plain ground and small pictures first, at the end everything at full size.
@@ -143,7 +147,7 @@ def train_tower(rank: int, args) -> None:
             sized[SMALL if progress < args.small else SIDE],
             args.batch,
             hardness=min(1.0, max(0.0, (progress - 0.05) / 0.3)),
-            easy_words=easy if progress < 0.04 else None,
+            easy_words=easy if progress < 0.04 and not args.start else None,
         )
         features, by_letter, masks = tower(shown.images.to(memory_format=torch.channels_last))
         scale = tower.log_scale.clamp(max=4.0).exp()
@@ -159,6 +163,17 @@ def train_tower(rank: int, args) -> None:
         strips = shown.worded & ~alone & (two < count)
         by_both = scale * features[strips] @ named.T
         both_loss = 0.5 * sum(masked_cross_entropy(by_both, which[strips], near) for which in (one, two))
+        # A picture with its own name on it is nearer to its sentence than the drawing alone can be.
+        own = strips & (one == two)
+        own_loss = 1 - (features[own] * named[one[own]]).sum(1).mean() if own.any() else 0.0
+        # Of the sentences on what is seen, the one that asks for its style comes first.
+        shown_styled = torch.where(plain & (torch.rand(len(plain)) < 0.5))[0]
+        asking = space.text(
+            listed["content"][one[shown_styled]].repeat_interleave(len(all_styles), 0),
+            codes[one[shown_styled]].repeat_interleave(len(all_styles), 0),
+            all_styles.repeat(len(shown_styled)),
+        ).view(len(shown_styled), len(all_styles), EMBED)
+        asked_loss = cross_entropy(30 * (asking @ features[shown_styled, :, None])[..., 0], shown.styles[shown_styled])
         # What is read: near to the letters of the word, and nearer than to those of the other words.
         written = features[shown.worded, LETTERS_AT:]
         codes_shown = codes[two[shown.worded]]
@@ -176,8 +191,10 @@ def train_tower(rank: int, args) -> None:
             values = {"seen": seen_loss, "near": near_loss, "hit": hits.float().mean()}
             values |= {"read": read.diagonal().mean(), "spelt": spelt}
             values["style"] = (by_style.argmax(1) == shown.styles).float().mean()
-        total = seen_loss + near_loss + (both_loss if strips.any() else 0.0) + read_loss + 0.5 * quiet
-        return total + 0.2 * cross_entropy(by_style, shown.styles) + 0.5 * spelt + silhouette, values
+            values["asked"] = asked_loss
+        total = seen_loss + near_loss + (both_loss if strips.any() else 0.0) + 2 * read_loss + 0.5 * quiet
+        total = total + 0.5 * own_loss + 0.5 * asked_loss
+        return total + 0.2 * cross_entropy(by_style, shown.styles) + spelt + silhouette, values
 
     heads = [p for name, p in tower.named_parameters() if not name.startswith("visual.trunk")]
     trunk = [p for p in tower.visual.trunk.parameters() if p.requires_grad]
@@ -354,6 +371,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--icons", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path("_build/tiny_clip"), help="banks and checkpoints")
+    parser.add_argument("--start", type=Path, help="a checkpoint the tower's weights start from; default: ImageNet's")
     parser.add_argument("--out", type=Path, help="where export writes; default: vpkit/data/clip")
     parser.add_argument("--steps", type=int, help="default: tower 5000, text 4000, vit 3000")
     parser.add_argument("--small", type=float, default=0.7, help="share of the tower's steps at 64 px")

@@ -15,8 +15,7 @@ from served import running
 import vpkit
 from vpkit.methods.black_box import over_http
 from vpkit.models import CLIP_MODELS
-from vpkit.tasks import fit_task
-from vpkit.tasks import serve
+from vpkit.tasks import fit_task, serve
 
 pytestmark = pytest.mark.slow
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, max_pool2d, pad
 
 KINDS = {  # share of each kind of picture; the first ones are drawings
-    "icon": 0.30, "colour": 0.06, "symbol": 0.06, "clipart": 0.04, "shape": 0.01, "photo": 0.32, "scene": 0.05,
-    "word": 0.16,
+    "icon": 0.26, "colour": 0.06, "symbol": 0.05, "clipart": 0.04, "shape": 0.01, "photo": 0.31, "scene": 0.05,
+    "word": 0.22,
 }  # fmt: skip
 EASY_KINDS = {  # at the start of training
-    "icon": 0.28, "colour": 0.10, "symbol": 0.06, "clipart": 0.02, "shape": 0.01, "photo": 0.10, "scene": 0.03,
-    "word": 0.40,
+    "icon": 0.22, "colour": 0.06, "symbol": 0.04, "clipart": 0.02, "shape": 0.01, "photo": 0.20, "scene": 0.03,
+    "word": 0.42,
 }  # fmt: skip
 PHOTOS = ("photo", "scene")
 WORD = list(KINDS).index("word")
