@@ -5,7 +5,8 @@ import pytest
 import torch
 from small_clip import NAMES, SMALL_VIT, dpt
 
-from vpkit.analysis import attention_in_box, class_attention
+from vpkit.analysis import attention_in_box, candidate_attention, class_attention
+from vpkit.methods import DualPromptClassifier
 from vpkit.models.clip import FrozenCLIP
 from vpkit.prompts import TokenPrompt
 
@@ -55,6 +56,26 @@ def test_of_a_classifier_the_prompted_pass_counts(clip):
     expected = class_attention(clip, lambda x: model.tokens(x, queries), images)
     assert torch.allclose(class_attention(clip, model, images), expected, atol=1e-6)
     assert len(NAMES) == 4
+
+
+def test_each_candidate_is_looked_for_by_its_own_query(clip):
+    model, images = dpt(clip), torch.rand(2, 3, 32, 32)
+    chosen, maps = candidate_attention(model, images)
+    assert torch.equal(chosen, (clip.encode_image(images) @ model.written.T).topk(2, dim=1).indices)
+    assert maps.shape == (2, 2, 4, 4)
+    assert torch.allclose(maps.sum((2, 3)), torch.ones(2, 2))
+    seen = []
+    block = model.tokens.class_aware[0]
+    handle = block.register_forward_hook(lambda module, inputs, output: seen.append(inputs))
+    model(images)
+    handle.remove()
+    hidden, queries = seen[0]
+    asked = block.to_query(block.query(queries))  # written out for the second candidate of the first image
+    logits = torch.cat([hidden[0], block.bank]) @ block.to_key.weight.T @ asked[0, 1] / 32**0.5
+    share = logits.softmax(0)[1:17]
+    assert torch.allclose(maps[0, 1].flatten(), share / share.sum(), atol=1e-5)
+    with pytest.raises(ValueError, match="no class-aware block"):
+        candidate_attention(DualPromptClassifier(clip, TokenPrompt(clip, 2), model.written), images)
 
 
 def test_what_cannot_be_looked_into_is_refused(clip):

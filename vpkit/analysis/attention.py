@@ -5,9 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vpkit.methods.dpt import DualPromptClassifier
 from vpkit.models.clip import FrozenCLIP
+from vpkit.prompts.tokens import ClassAwareTokens
 
-__all__ = ["attention_in_box", "class_attention"]
+__all__ = ["attention_in_box", "candidate_attention", "class_attention"]
 
 
 @torch.no_grad()
@@ -48,6 +50,38 @@ def class_attention(
     found = weights[:, 0, 1 : 1 + patches].float()
     side = round(patches**0.5)
     return (found / found.sum(1, keepdim=True)).view(-1, side, side)
+
+
+@torch.no_grad()
+def candidate_attention(classifier: DualPromptClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Where DPT looks for each candidate class: candidates (B, K), the likeliest first, and maps (B, K, g, g).
+
+    The maps are the attention of the class-aware queries to the patches in the first class-aware block; the class
+    token, other tokens and the learned bank get their share too, it is left out and the rest scaled to 1.
+
+    Args:
+        images: (B, 3, s, s) in [0, 1].
+
+    Raises:
+        ValueError: no class-aware block.
+
+    Source: Xing et al. 2023, Eqs. 6 and 7. Explained in chapter 6.
+    """
+    tokens = classifier.tokens
+    if tokens is None or not len(tokens.class_aware):
+        raise ValueError("this classifier has no class-aware block, and so no candidates to look for")
+    block, seen = tokens.class_aware[0], []
+    assert isinstance(block, ClassAwareTokens)
+    handle = block.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs))
+    try:
+        classifier(images)
+    finally:
+        handle.remove()
+    patches = classifier.clip.image_transformer().positional_embedding.shape[0] - 1
+    found = block.attention(*seen[0])[..., 1 : 1 + patches].float()  # (B, K, g * g)
+    side = round(patches**0.5)
+    maps = (found / found.sum(2, keepdim=True)).unflatten(2, (side, side))
+    return classifier.choose(classifier.clip.encode_image(images)), maps
 
 
 def attention_in_box(maps: Tensor, boxes: Tensor, image_size: int) -> Tensor:

@@ -26,6 +26,7 @@ from vpkit.datasets.paper_sets import (
     load_ucf101,
     load_wilds,
 )
+from vpkit.datasets.pictogram_pairs import pictogram_pairs
 from vpkit.datasets.pictograms import load_pictograms
 from vpkit.datasets.sampling import chosen_positions
 from vpkit.datasets.source import Source
@@ -47,6 +48,7 @@ __all__ = [
     "labelled",
     "load_dataset",
     "load_source",
+    "pictogram_pairs",
 ]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpkit.datasets.icons import ICON_NAMES, IMAGES_PER_CLASS, distinct_colours, placed_mask
+from vpkit.datasets.icons import DEJAVU, ICON_NAMES, ICONS, IMAGES_PER_CLASS, distinct_colours, placed_mask
 from vpkit.datasets.image_set import ImageSet
 
 
@@ -69,7 +69,7 @@ def _draw(rng: np.random.Generator, size: int, classes: tuple[int, int]) -> tupl
             rng.uniform(-20, 20),
         )
         shift = offset * corner + jitter
-        mask = placed_mask(class_index, size, extent, shift, angle)
+        mask = placed_mask(DEJAVU, ICONS[ICON_NAMES[class_index]], size, extent, shift, angle)
         boxes.append(mask.getbbox())
         alpha = np.asarray(mask, dtype=np.float64)[..., None] / 255
         image = alpha * colour + (1 - alpha) * image

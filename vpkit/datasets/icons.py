@@ -102,11 +102,10 @@ def distinct_colours(rng: np.random.Generator) -> np.ndarray:
             return colours
 
 
-def placed_mask(class_index: int, size: int, extent: float, shift: np.ndarray, angle: float) -> Image.Image:
-    """One icon as a mask of `size` px: `extent` and `shift` as shares of the side, `angle` in degrees."""
+def placed_mask(font: Path, character: str, size: int, extent: float, shift: np.ndarray, angle: float) -> Image.Image:
+    """One character as a mask of `size` px: `extent` and `shift` as shares of the side, `angle` in degrees."""
     side = size * _OVERSAMPLING
-    mask = _placed_glyph(DEJAVU, ICONS[ICON_NAMES[class_index]], side, extent, shift * side, angle)
-    return mask.reduce(_OVERSAMPLING)
+    return _placed_glyph(font, character, side, extent, shift * side, angle).reduce(_OVERSAMPLING)
 
 
 def _placed_glyph(path: Path, character: str, side: int, extent: float, shift: np.ndarray, angle: float) -> Image.Image:

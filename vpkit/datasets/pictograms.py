@@ -65,11 +65,9 @@ def load_pictograms(split: str, seed: int, domain: str = "plain") -> Source:
             f"unknown domain {domain!r} of pictograms: expected pictograms:NAME with one of "
             f"{', '.join((*STYLES[1:], *complete))}"
         )
-    chosen = [f for f in FAMILIES if (f in TEST_FAMILIES) == (split == "test")] if domain in STYLES else [domain]
+    chosen = families_of(split) if domain in STYLES else [domain]
     style, per_class = domain if domain in STYLES else "plain", IMAGES_PER_CLASS[split]
-    designs = [
-        [glyph(family, icon) for family in chosen for icon in by_family.get(family, ())] for by_family in table.values()
-    ]
+    designs = _designs(chosen)
     labels = np.repeat(np.arange(len(table)), per_class)
     kinds = np.concatenate([np.arange(per_class) % len(of_class) for of_class in designs])
 
@@ -82,6 +80,23 @@ def load_pictograms(split: str, seed: int, domain: str = "plain") -> Source:
     fingerprint = f"{split} {seed} {domain} {digest} {metadata.version('QtAwesome')}"
     rule = f"by designer: {', '.join(chosen)}"
     return Source(labels, tuple(table), decode, fingerprint=fingerprint, rule=rule, kinds=kinds)
+
+
+def families_of(split: str) -> list[str]:
+    """The families that a split draws: those of the test split are met in no other."""
+    return [family for family in FAMILIES if (family in TEST_FAMILIES) == (split == "test")]
+
+
+def designs_of(split: str) -> list[list[tuple[Path, str]]]:
+    """For each class the designs of a split, each a font and a character."""
+    return _designs(families_of(split))
+
+
+def _designs(families: list[str]) -> list[list[tuple[Path, str]]]:
+    return [
+        [glyph(family, icon) for family in families for icon in by_family.get(family, ())]
+        for by_family in pictogram_table().values()
+    ]
 
 
 def glyph(family: str, icon: str) -> tuple[Path, str]:

@@ -133,6 +133,14 @@ class ClassAwareTokens(nn.Module):
         """Input tokens of the block (B, n, d) and text features (B, K, D) of the candidates."""
         keys = torch.cat([hidden.detach() if self.detach else hidden, self.bank.expand(hidden.shape[0], -1, -1)], 1)
         asked = self.query(queries)  # (B, K, d)
-        weights = self.to_query(asked) @ self.to_key(keys).transpose(1, 2) / self.key_width**0.5
-        found = self.to_value(weights.softmax(-1) @ keys)
+        weights = self._weights(asked, keys)
+        found = self.to_value(weights @ keys)
         return Made(self.token_norm(found + asked), self.classifier(self.class_norm(found)))
+
+    def attention(self, hidden: Tensor, queries: Tensor) -> Tensor:
+        """Where each candidate is looked for: its attention (B, K, n) to the block's own input tokens."""
+        keys = torch.cat([hidden, self.bank.expand(hidden.shape[0], -1, -1)], 1)
+        return self._weights(self.query(queries), keys)[..., : hidden.shape[1]]
+
+    def _weights(self, asked: Tensor, keys: Tensor) -> Tensor:
+        return (self.to_query(asked) @ self.to_key(keys).transpose(1, 2) / self.key_width**0.5).softmax(-1)
