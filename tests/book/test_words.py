@@ -23,7 +23,7 @@ INSTEAD = {  # of what stands on the left, the book says what stands on the righ
     r"(?:zero|few) shot": "zero-shot, few-shot",
     r"telephones?": "phone",
     r"colors?|gray|centers?|behaviors?|labeled|modeling": "British spelling",
-    r"(?:normal|optim|recogn|summar|initial|visual)iz(?:e|es|ed|ing|ation)": "British spelling: -ise",
+    r"(?:normal|optim|recogn|summari|initial|visual)i?z(?:e|es|ed|ing|ation)": "British spelling: -ise",
     r"utili[sz]e[sd]?|leverag(?:e|es|ed|ing)|in order to|state[- ]of[- ]the[- ]art": "a plain word",
     r"simply|obviously|of course|needless to say": "nothing",
 }
