@@ -18,6 +18,7 @@ equation, a table or a figure are told apart by how they are written.
 
 import argparse
 import ast
+import csv
 import json
 import re
 import sys
@@ -127,6 +128,12 @@ def reported(path: str, pattern: str) -> float:
     return _said((ROOT / path).read_text(encoding="utf-8"), pattern, path)
 
 
+def counted(path: str, where: dict[str, str] | None = None) -> int:
+    """How many rows a stored CSV table has, or how many with these values."""
+    with (ROOT / path).open(encoding="utf-8", newline="") as file:
+        return sum((where or {}).items() <= row.items() for row in csv.DictReader(file))
+
+
 def measured(ending: str, *keys) -> float:
     """A number of the newest file of `benchmarks/results` with this ending, such as "cpu.json", by the keys to it.
 
@@ -156,7 +163,7 @@ def paper(name: str, table: str, **where) -> float:
     return float(rows["value"].mean())
 
 
-_RESULTS = (runs, percent, each, printed, solved, reported, measured, megabytes, paper)
+_RESULTS = (runs, percent, each, printed, solved, reported, counted, measured, megabytes, paper)
 STORED = {function.__name__: function for function in _RESULTS}
 KNOWN = STORED | {function.__name__: function for function in (min, max, abs, len, sum, sorted, all, any, zip, round)}
 
