@@ -10,13 +10,16 @@ condition; behind a number that nobody measured, a word on what it is:
     a fixed patch beats the frame<!--? percent("01", method="fixed patch") > percent("01", method="padding") -->
     momentum 0.9<!--: setting -->
 
-In BOUND files every number with a decimal point, and every number of per cent or points, must have such a comment; and
+What is stored are studies, the chapters' outputs, what solutions printed, measured times and tables of evaluations. In
+BOUND files every number with a decimal point, and every number of per cent or points, must have such a comment; and
 every bullet of a summary that compares must have a condition. Formulas, code, citations and references to a section, an
 equation, a table or a figure are told apart by how they are written.
 """
 
 import argparse
 import ast
+import csv
+import json
 import re
 import sys
 from functools import cache
@@ -28,15 +31,21 @@ from simpleeval import EvalWithCompoundTypes
 import vpkit
 
 ROOT = Path(__file__).resolve().parents[1]
-BOUND = (
-    "notebooks/01_visual_prompting.ipynb",
-    "notebooks/02_label_mapping.ipynb",
-    "notebooks/03_ilm_vp.ipynb",
-    "notebooks/07_behind_an_interface.ipynb",
-    "notebooks/08_reproduction.ipynb",
-    "notebooks/09_your_own_task.ipynb",
+CHAPTERS = (  # the others are rewritten first
+    "01_visual_prompting",
+    "02_label_mapping",
+    "03_ilm_vp",
+    "07_behind_an_interface",
+    "08_reproduction",
+    "09_your_own_task",
 )
-OTHERS = ("notebooks/*.ipynb", "book/*.md", "README.md")  # what is bound there is computed too, the rest may stand
+BOUND = (
+    *(f"notebooks/{name}.ipynb" for name in CHAPTERS),
+    *(f"book/solutions/{name}.yaml" for name in CHAPTERS),
+    *(f"book/{path.name}" for path in (ROOT / "book").glob("*.md")),
+    "README.md",
+)
+OTHERS = ("notebooks/*.ipynb", "book/solutions/*.yaml")  # what is bound there is computed too, the rest may stand
 
 WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\b(?:" + "|".join(WORDS) + r")\b)"
@@ -46,7 +55,8 @@ _CONDITION = re.compile(r"<!--\? (?P<expression>.+?) -->")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _TOLD_APART = re.compile(  # formulas, code, roles, links; then references to parts of a paper
     r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|\{\w+\}`[^`]*`|`[^`]*`|\]\([^)]*\)|"
-    r"\b(?:Sections?|Sec\.|Eqs?\.|Equation|Tables?|Figs?\.|Figures?|Appendix|Algorithm|version) [\dA-Z][\w.]*",
+    r"\b(?:Sections?|Sec\.|Eqs?\.|Equation|Tables?|Figs?\.|Figures?|Appendix|Algorithm|version) [\dA-Z][\w.]*|"
+    r"\b(?:Python|torch|torchvision|Apache|OFL) \d[\d.]*|doi\.org/\S+",  # then versions and addresses
     re.DOTALL,
 )
 _MEASURED = re.compile(rf"\d[\d,]*\.\d+{UNIT}?|{NUMBER}{UNIT}", re.IGNORECASE)
@@ -94,12 +104,53 @@ def _outputs(chapter: str) -> str:
     return re.sub(r"\s+", " ", "\n".join(plain))
 
 
+def _said(text: str, pattern: str, where: str) -> float:
+    found = re.search(pattern, re.sub(r"\s+", " ", text))
+    if found is None:
+        raise ValueError(f"{where} has nothing like {pattern}")
+    return float(found[1].replace(",", ""))
+
+
 def printed(chapter: str, pattern: str) -> float:
     """A number in what the chapter's stored run printed: the first group of a pattern, white space as one space."""
-    found = re.search(pattern, _outputs(chapter))
-    if found is None:
-        raise ValueError(f"chapter {chapter} prints nothing like {pattern}")
-    return float(found[1].replace(",", ""))
+    return _said(_outputs(chapter), pattern, f"what chapter {chapter} prints")
+
+
+def solved(chapter: str, exercise: int, pattern: str) -> float:
+    """A number in what the solution of an exercise printed, as `printed`."""
+    stored = json.loads((ROOT / "book/solutions/printed.json").read_text(encoding="utf-8"))
+    (text,) = (s["text"] for name, s in stored.items() if name.startswith(chapter) and name.endswith(f" {exercise}"))
+    return _said(text, pattern, f"solution {exercise} of chapter {chapter}")
+
+
+def reported(path: str, pattern: str) -> float:
+    """A number in a stored table, as `printed`."""
+    return _said((ROOT / path).read_text(encoding="utf-8"), pattern, path)
+
+
+def counted(path: str, where: dict[str, str] | None = None) -> int:
+    """How many rows a stored CSV table has, or how many with these values."""
+    with (ROOT / path).open(encoding="utf-8", newline="") as file:
+        return sum((where or {}).items() <= row.items() for row in csv.DictReader(file))
+
+
+def measured(ending: str, *keys) -> float:
+    """A number of the newest file of `benchmarks/results` with this ending, such as "cpu.json", by the keys to it.
+
+    A key of a list is what the wanted entry holds: {"seed": 0}.
+    """
+    found = json.loads(max((ROOT / "benchmarks/results").glob(f"*{ending}")).read_text(encoding="utf-8"))
+    for key in keys:
+        if isinstance(found, list):
+            (found,) = (entry for entry in found if key.items() <= entry.items())
+        else:
+            found = found[key]
+    return found
+
+
+def megabytes(path: str) -> float:
+    """The size of a file of the repository."""
+    return (ROOT / path).stat().st_size / 1e6
 
 
 def paper(name: str, table: str, **where) -> float:
@@ -112,7 +163,8 @@ def paper(name: str, table: str, **where) -> float:
     return float(rows["value"].mean())
 
 
-STORED = {function.__name__: function for function in (runs, percent, each, printed, paper)}
+_RESULTS = (runs, percent, each, printed, solved, reported, counted, measured, megabytes, paper)
+STORED = {function.__name__: function for function in _RESULTS}
 KNOWN = STORED | {function.__name__: function for function in (min, max, abs, len, sum, sorted, all, any, zip, round)}
 
 
@@ -188,19 +240,33 @@ def unbound(text: str) -> list[tuple[int, str]]:
 
 def _sentence(text: str, place: int) -> str:
     """The sentence around a place, without its comments."""
-    start = max(text.rfind(mark, 0, place) + len(mark) for mark in (". ", "\n", "* ")) if place else 0
+    before = [(text.rfind(mark, 0, place), len(mark)) for mark in (". ", "\n", "* ")]
+    start = max((found + length for found, length in before if found >= 0), default=0)
     end = re.search(r"\.(?: |\n|$)|\n|$", text[place:])
     return _COMMENT.sub("", text[start : place + (end.end() if end else 0)]).strip()
 
 
+READ = {  # of solutions the answers alone
+    ".md": r"\A.*\Z",
+    ".yaml": r"^  answer: >-\n(?:    .*?(?:\n|\Z))+?(?=- |\Z)",
+}
+
+
 def check_file(path: Path, bound: bool, write: bool = False) -> list[str]:
     """What is wrong in a file, each with its sentence; `write` puts the computed numbers in."""
-    if path.suffix == ".md":
-        text, wrong = checked(path.read_text(encoding="utf-8"), bound)
+    wrong: list[str] = []
+
+    def part(match: re.Match) -> str:
+        text, found = checked(match[0], bound)
+        wrong.extend(found)
+        return text
+
+    if path.suffix in READ:
+        text = re.sub(READ[path.suffix], part, path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
         if write:
             path.write_text(text, encoding="utf-8")
         return wrong
-    notebook, wrong = nbformat.read(path, as_version=4), []
+    notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source, found = checked(cell.source, bound)

@@ -84,3 +84,28 @@ def test_a_number_keeps_its_form():
     assert bound_numbers.written(3.2, "Four") == "Three"
     text = f"It has 1 %<!--= {FRAME} -->."
     assert bound_numbers.checked(text, bound=True)[0] == f"It has 69 %<!--= {FRAME} -->."
+
+
+def test_a_measured_time_and_a_printed_solution_are_bound_too():
+    minutes = 'measured("lanes.json", "lanes", {"command": "book"}, "after") / 60'
+    assert bound_numbers.checked(f"It takes 9<!--= {minutes} --> minutes.", bound=True)[1] == [
+        "It takes 9 minutes.\n    says 9, the runs say 6"
+    ]
+    wrong = ['solved("01", 2, "no such line")', 'reported("book/tiny_clip_evaluation.txt", "no such row")']
+    for expression in wrong:
+        _, found = bound_numbers.checked(f"It has 1 %<!--= {expression} -->.", bound=True)
+        assert len(found) == 1
+        assert "has nothing like no such" in found[0]
+
+
+def test_of_a_solution_the_answer_is_read_and_its_code_is_not(tmp_path):
+    path = tmp_path / "chapter.yaml"
+    path.write_text(
+        "- exercise: 1\n  runs: [{lr: 0.5}]\n  answer: >-\n    It has 12.5 %.\n"
+        "- exercise: 2\n  show: |\n    print(0.25)\n"
+        f"  answer: >-\n    And 1 %<!--= {FRAME} -->.\n"
+    )
+    wrong = bound_numbers.check_file(path, bound=True, write=True)
+    assert [w.partition("\n")[0] for w in wrong] == ["It has 12.5 %.", "And 1 %."]
+    assert "lr: 0.5" in path.read_text()
+    assert "And 69 %<!--= " in path.read_text()

@@ -22,6 +22,7 @@ PARAMS = ROOT / "vpkit" / "data" / "params"
 COMMON = {
     "dataset", "model", "methods", "epochs", "lr", "batch_size", "n_train", "n_test", "seed", "device", "results_dir",
 }  # fmt: skip
+NO_QUESTIONS_YET = {"04_clip_template_mapping", "05_logoprompt", "06_dpt"}
 READS_ONLY = {"08_reproduction"}  # trains nothing: no dataset, model or epochs of its own
 
 
@@ -71,9 +72,29 @@ def test_it_is_as_short_as_promised(chapter, cells, code):
     assert sum(counts) <= 110
     assert max(counts[2:]) <= 12  # the first two are lists, of parameters and of imports
     assert chapter.stat().st_size <= 1024 * 1024
-    read = [re.sub("<!--.*?-->", "", cell.source) for cell in cells if cell.cell_type == "markdown"]
-    words = sum(len(text.split()) for text in read)
-    assert 800 <= words <= 2000
+    prose, questions = parted(cells)
+    assert 800 <= len(prose.split()) <= 2000
+    assert len(questions.split()) <= 300
+
+
+def parted(cells) -> tuple[str, str]:
+    """What is read from top to bottom, and the questions, whose answers are folded; both without comments."""
+    read = "\n\n".join(re.sub("<!--.*?-->", "", cell.source) for cell in cells if cell.cell_type == "markdown")
+    found = re.search(r"^## Questions\n.*?(?=^## )", read, re.DOTALL | re.MULTILINE)
+    return read.replace(found[0], "") if found else read, found[0] if found else ""
+
+
+def test_it_asks_three_questions_and_folds_the_answers(chapter, cells):
+    _, section = parted(cells)
+    if not section and chapter.stem in NO_QUESTIONS_YET:
+        pytest.skip("this chapter is rewritten first")
+    asked = re.findall(r"<summary>(\d)\. (.+?)</summary>\n\n(.+?)\n\n</details>", section, re.DOTALL)
+    assert [number for number, *_ in asked] == ["1", "2", "3"]
+    assert section.count("<details>") == 3
+    for _, question, answer in asked:
+        assert question.endswith("?")
+        assert "`" not in question  # in a line of HTML Markdown is not read
+        assert 20 <= len(answer.split()) <= 100
 
 
 def test_one_cell_of_the_book_shows_a_training_loop_and_the_rest_is_fitted():

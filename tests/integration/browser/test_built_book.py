@@ -148,7 +148,7 @@ def violations(page):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "light"), (1280, "dark")])
-@pytest.mark.parametrize("name", ["intro.html", "solutions.html", "api.html", *CHAPTERS])
+@pytest.mark.parametrize("name", ["intro.html", "methods.html", "solutions.html", "api.html", *CHAPTERS])
 def test_axe_finds_nothing_serious(seen_page, name, width, scheme):
     assert violations(seen_page(name, width, scheme)) == []
 
