@@ -32,6 +32,7 @@ def test_a_card_shows_a_figure_of_its_chapter(chapter):
         front.figure_of(notebook, "a picture of nothing")
 
 
+@pytest.mark.slow
 def test_the_prompt_turns_a_wrong_answer_into_the_right_one():
     found = front.asked()
     before, after = found["answers"]
