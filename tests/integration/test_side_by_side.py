@@ -158,8 +158,9 @@ def test_every_chapter_has_stored_times_of_its_cells():
         assert known["core_seconds"] > 0
 
 
-def test_the_readme_gives_the_stored_minutes():
+def test_the_readme_has_each_chapters_own_minutes():
+    """That they are the stored ones is what tools/bound_numbers.py checks."""
     readme = (ROOT / "README.md").read_text()
-    for name, known in side_by_side.stored_times()["chapters"].items():
+    for name in side_by_side.stored_times()["chapters"]:
         (line,) = [line for line in readme.splitlines() if f"`{name}`" in line]
-        assert line.split("|")[-2].strip() == f"{known['core_seconds'] / 60:.1f}", name
+        assert f'"chapters", "{name}", "core_seconds") / 60 -->' in line.split("|")[-2]
