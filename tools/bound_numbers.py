@@ -12,7 +12,7 @@ condition; behind a number that nobody measured, a word on what it is:
 
 What is stored are studies, the chapters' outputs, what solutions printed, measured times and tables of evaluations. In
 BOUND files every number with a decimal point, and every number of per cent or points, must have such a comment; and
-every bullet of a summary that compares must have a condition. Formulas, code, citations and references to a section, an
+every bullet of a summary and every caption that compares must have a condition. Formulas, code, citations and references to a section, an
 equation, a table or a figure are told apart by how they are written.
 """
 
@@ -275,6 +275,8 @@ def check_file(path: Path, bound: bool, write: bool = False) -> list[str]:
         if "caption" in caption:
             caption["caption"], found = checked(caption["caption"], bound)
             wrong += found
+            if bound and _COMPARES.search(_COMMENT.sub("", caption["caption"])) and "<!--" not in caption["caption"]:
+                wrong.append(f"{caption['caption']}\n    compares without a condition")
     if write:
         nbformat.write(notebook, path)
     return wrong

@@ -42,6 +42,20 @@ def test_a_changed_run_is_named_with_its_sentence(changed_study):
     assert any("Here a fixed patch beats the frame" in w and "is not so" in w for w in wrong)
 
 
+def test_a_caption_that_compares_needs_a_condition(tmp_path):
+    notebook, copy = nbformat.read(CHAPTER, as_version=4), tmp_path / "chapter.ipynb"
+    (figure, *_) = [
+        found
+        for cell in notebook.cells
+        if (found := cell.metadata.get("mystnb", {}).get("figure", {})) and "ahead" in found["caption"]
+    ]
+    figure["caption"] = figure["caption"].partition("<!--")[0]
+    nbformat.write(notebook, copy)
+    (wrong,) = bound_numbers.check_file(copy, bound=True)
+    assert wrong.startswith(figure["caption"])
+    assert "compares without a condition" in wrong
+
+
 def test_numbers_are_written_from_the_runs(changed_study, tmp_path):
     copy = tmp_path / "chapter.ipynb"
     copy.write_text(CHAPTER.read_text())
