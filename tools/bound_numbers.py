@@ -10,10 +10,10 @@ condition; behind a number that nobody measured, a word on what it is:
     a fixed patch beats the frame<!--? percent("01", method="fixed patch") > percent("01", method="padding") -->
     momentum 0.9<!--: setting -->
 
-What is stored are studies, the chapters' outputs, what solutions printed, measured times and tables of evaluations. In
-BOUND files every number with a decimal point, and every number of per cent or points, must have such a comment; and
-every bullet of a summary and every caption that compares must have a condition. Formulas, code, citations and references to a section, an
-equation, a table or a figure are told apart by how they are written.
+What is stored are studies, the chapters' outputs, what solutions printed, measured times and tables of evaluations.
+In BOUND files every number with a decimal point, and every number of per cent or points, must have such a comment;
+and every bullet of a summary and every caption that compares must have a condition. Formulas, code, citations and
+references to a section, an equation, a table or a figure are told apart by how they are written.
 """
 
 import argparse
