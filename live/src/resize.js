@@ -1,0 +1,135 @@
+// Bilinear resizing with anti-aliasing, as Pillow does it (in fixed point, rounded after each pass) and as torch does
+// it for whole numbers (in floats, rounded once). Prompts were learned on pictures that came to their side so.
+
+const PRECISION = 22; // bits after the point of Pillow's weights
+
+/** For each of `to` places: the first of the `from` places it is made of, and their weights, which sum to 1. */
+export function weightsOf(from, to) {
+  const scale = from / to;
+  const support = Math.max(scale, 1);
+  return Array.from({ length: to }, (_, i) => {
+    const centre = (i + 0.5) * scale;
+    const first = Math.max(0, Math.trunc(centre - support + 0.5));
+    const end = Math.min(from, Math.trunc(centre + support + 0.5));
+    const weights = Array.from({ length: end - first }, (_, k) =>
+      Math.max(0, 1 - Math.abs((first + k - centre + 0.5) / support)),
+    );
+    const sum = weights.reduce((a, b) => a + b, 0);
+    return { first, weights: weights.map((weight) => weight / sum) };
+  });
+}
+
+/** Weights as Pillow rounds them: whole numbers of 2^-22. */
+function fixed(places) {
+  return places.map(({ first, weights }) => ({
+    first,
+    weights: Int32Array.from(weights, (weight) => Math.trunc(0.5 + weight * 2 ** PRECISION)),
+  }));
+}
+
+/**
+ * Pillow's resize of a picture that arrives in bands of rows, so that a large one is never in memory as a whole.
+ * `add(rgba, rows)` for each band from the top, then `finish()`: RGB, side x side. Transparent pixels are put on white.
+ */
+export class BandedResize {
+  constructor(width, height, side) {
+    Object.assign(this, { width, height, side, row: 0 });
+    this.across = fixed(weightsOf(width, side));
+    this.narrow = new Uint8Array(height * side * 3);
+  }
+
+  add(rgba, rows) {
+    const { width, side, narrow, across } = this;
+    const line = new Uint8Array(width * 3);
+    for (let y = 0; y < rows; y++, this.row++) {
+      onWhite(rgba.subarray(4 * y * width, 4 * (y + 1) * width), line);
+      for (let x = 0; x < side; x++) {
+        const { first, weights } = across[x];
+        let [r, g, b] = [1 << (PRECISION - 1), 1 << (PRECISION - 1), 1 << (PRECISION - 1)];
+        for (let k = 0, at = 3 * first; k < weights.length; k++, at += 3) {
+          r += line[at] * weights[k];
+          g += line[at + 1] * weights[k];
+          b += line[at + 2] * weights[k];
+        }
+        narrow.set([clip8(r), clip8(g), clip8(b)], 3 * (this.row * side + x));
+      }
+    }
+  }
+
+  finish() {
+    const { side, height, narrow } = this;
+    if (this.row !== height) throw new Error(`${this.row} rows came, of a picture of ${height}`);
+    const down = fixed(weightsOf(height, side));
+    const found = new Uint8Array(side * side * 3);
+    for (let y = 0; y < side; y++) {
+      const { first, weights } = down[y];
+      for (let i = 0; i < side * 3; i++) {
+        let sum = 1 << (PRECISION - 1);
+        for (let k = 0; k < weights.length; k++) sum += narrow[(first + k) * side * 3 + i] * weights[k];
+        found[y * side * 3 + i] = clip8(sum);
+      }
+    }
+    return found;
+  }
+}
+
+function clip8(sum) {
+  return Math.min(255, Math.max(0, sum >> PRECISION));
+}
+
+/** A row of RGBA as RGB, over white where it is transparent; rounded as Pillow's `alpha_composite` rounds. */
+function onWhite(rgba, line) {
+  for (let i = 0, at = 0; i < rgba.length; i += 4, at += 3) {
+    const alpha = rgba[i + 3];
+    for (let c = 0; c < 3; c++) {
+      line[at + c] = alpha === 255 ? rgba[i + c] : divided255(rgba[i + c] * alpha + 255 * (255 - alpha));
+    }
+  }
+}
+
+function divided255(value) {
+  const sum = value + 128;
+  return ((sum >> 8) + sum) >> 8;
+}
+
+/** RGBA, width x height, to RGB, side x side, as Pillow does it. */
+export function resizePicture(rgba, width, height, side) {
+  const resize = new BandedResize(width, height, side);
+  resize.add(rgba, height);
+  return resize.finish();
+}
+
+/** One channel, side x side, to another side, as "pillow" or "torch" does it. */
+export function greyAt(grey, side, to, how) {
+  if (how === "torch") return resizeGrey(grey, side, to);
+  const rgba = Uint8Array.from({ length: 4 * grey.length }, (_, i) => (i % 4 === 3 ? 255 : grey[i >> 2]));
+  return resizePicture(rgba, side, side, to).filter((_, i) => i % 3 === 0);
+}
+
+/** One channel of whole numbers, side x side, to another side, as torch does it. */
+export function resizeGrey(grey, side, to) {
+  const places = weightsOf(side, to);
+  const narrow = new Float64Array(side * to);
+  for (let y = 0; y < side; y++) {
+    for (let x = 0; x < to; x++) {
+      const { first, weights } = places[x];
+      for (let k = 0; k < weights.length; k++) narrow[y * to + x] += grey[y * side + first + k] * weights[k];
+    }
+  }
+  const found = new Uint8Array(to * to);
+  for (let y = 0; y < to; y++) {
+    const { first, weights } = places[y];
+    for (let x = 0; x < to; x++) {
+      let sum = 0;
+      for (let k = 0; k < weights.length; k++) sum += narrow[(first + k) * to + x] * weights[k];
+      found[y * to + x] = roundEven(sum);
+    }
+  }
+  return found;
+}
+
+/** To the nearest whole number, halves to the even one, in 0..255: as torch rounds. */
+function roundEven(value) {
+  const near = Math.round(value);
+  return Math.min(255, Math.max(0, near - value === 0.5 && near % 2 ? near - 1 : near));
+}
