@@ -107,7 +107,9 @@ def bundle(modules: Path, name: str) -> None:
         "--target=es2022", "--charset=utf8", "--log-level=warning",
     ]  # fmt: skip
     text = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-    (PACKS / f"{name}.js").write_text(text if name == "page" else f"vpkitLive.pack({json.dumps(name)}, {json.dumps(text)});\n")
+    (PACKS / f"{name}.js").write_text(
+        text if name == "page" else f"vpkitLive.pack({json.dumps(name)}, {json.dumps(text)});\n"
+    )
 
 
 def write_pack(name: str, tensors: dict, metadata: dict) -> None:

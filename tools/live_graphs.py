@@ -32,10 +32,15 @@ class TextFeatures(nn.Module):
 
     def __init__(self, clip: FrozenCLIP):
         super().__init__()
-        self.clip = clip
+        self.network = clip.network
 
     def forward(self, embedded: Tensor, end: Tensor) -> Tensor:
-        return self.clip.encode_embedded(embedded, end, length=embedded.shape[1])
+        """As `FrozenCLIP.encode_embedded`, whose indexing would fix the number of sentences in the graph."""
+        network, length = self.network, embedded.shape[1]
+        hidden = embedded + network.positional_embedding[:length]
+        hidden = network.ln_final(network.transformer(hidden, attn_mask=network.attn_mask[:length, :length]))
+        last = hidden.gather(1, end[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
+        return normalize(last @ network.text_projection, dim=-1)
 
 
 class DualPromptAttention(nn.Module):
@@ -103,7 +108,9 @@ def frozen_graph(model: FrozenModel) -> bytes:
 def image_graph(clip: FrozenCLIP) -> bytes:
     """A CLIP's image tower: images (B, 3, s, s) to features (B, D)."""
     side = clip.image_size
-    return _exported(ImageFeatures(clip), (torch.rand(2, 3, side, side),), ["images"], ["features"], ({0: Dim.DYNAMIC},))
+    return _exported(
+        ImageFeatures(clip), (torch.rand(2, 3, side, side),), ["images"], ["features"], ({0: Dim.DYNAMIC},)
+    )
 
 
 def text_graph(clip: FrozenCLIP) -> bytes:
@@ -152,7 +159,8 @@ def halve(model) -> None:
         values = numpy_helper.to_array(weight)
         if values.size < SMALLEST_HALVED:
             continue
-        half = values.astype(np.float16)
+        with np.errstate(over="ignore"):  # what does not fit is said below
+            half = values.astype(np.float16)
         if (np.isfinite(values) & ~np.isfinite(half)).any():
             raise ValueError(f"weight {weight.name!r} has values up to {abs(values).max():g}: float16 ends at 65504")
         name = weight.name

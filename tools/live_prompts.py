@@ -17,7 +17,15 @@ from vpkit.models import FrozenCLIP, load_clip
 from vpkit.datasets import icon_pairs
 from vpkit.files import read_safetensors
 from vpkit.methods import DualPromptClassifier
-from vpkit.prompts import ClassAwareTokens, ContextPrompt, ExpandPrompt, PadPrompt, PatchPrompt, TokenPrompt, fill_templates
+from vpkit.prompts import (
+    ClassAwareTokens,
+    ContextPrompt,
+    ExpandPrompt,
+    PadPrompt,
+    PatchPrompt,
+    TokenPrompt,
+    fill_templates,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"

@@ -26,9 +26,9 @@ export function lookPart(section) {
     }, said);
     return [
       picker(look, (rgb) => answer(rgb), said),
-      element("h4", {}, "The class token in the last block, without and with the prompt"),
+      element("h3", {}, "The class token in the last block, without and with the prompt"),
       whole,
-      element("h4", {}, "The token of each candidate"),
+      element("h3", {}, "The token of each candidate"),
       each,
     ];
   });

@@ -34,43 +34,65 @@ function fixed(places) {
 export class BandedResize {
   constructor(width, height, side) {
     Object.assign(this, { width, height, side, row: 0 });
+    // Pillow goes across first, except where that would enlarge rows that are about to become fewer.
+    this.downFirst = width < side && height > side;
     this.across = fixed(weightsOf(width, side));
-    this.narrow = new Uint8Array(height * side * 3);
+    this.kept = new Uint8Array(height * (this.downFirst ? width : side) * 3);
   }
 
   add(rgba, rows) {
-    const { width, side, narrow, across } = this;
+    const { width, side, kept, across } = this;
     const line = new Uint8Array(width * 3);
     for (let y = 0; y < rows; y++, this.row++) {
       onWhite(rgba.subarray(4 * y * width, 4 * (y + 1) * width), line);
-      for (let x = 0; x < side; x++) {
-        const { first, weights } = across[x];
-        let [r, g, b] = [1 << (PRECISION - 1), 1 << (PRECISION - 1), 1 << (PRECISION - 1)];
-        for (let k = 0, at = 3 * first; k < weights.length; k++, at += 3) {
-          r += line[at] * weights[k];
-          g += line[at + 1] * weights[k];
-          b += line[at + 2] * weights[k];
-        }
-        narrow.set([clip8(r), clip8(g), clip8(b)], 3 * (this.row * side + x));
-      }
+      if (this.downFirst) kept.set(line, 3 * width * this.row);
+      else widened(line, across, kept.subarray(3 * side * this.row));
     }
   }
 
   finish() {
-    const { side, height, narrow } = this;
+    const { side, width, height, kept, across } = this;
     if (this.row !== height) throw new Error(`${this.row} rows came, of a picture of ${height}`);
     const down = fixed(weightsOf(height, side));
+    if (!this.downFirst) return lowered(kept, 3 * side, down);
+    const low = lowered(kept, 3 * width, down);
     const found = new Uint8Array(side * side * 3);
     for (let y = 0; y < side; y++) {
-      const { first, weights } = down[y];
-      for (let i = 0; i < side * 3; i++) {
-        let sum = 1 << (PRECISION - 1);
-        for (let k = 0; k < weights.length; k++) sum += narrow[(first + k) * side * 3 + i] * weights[k];
-        found[y * side * 3 + i] = clip8(sum);
-      }
+      widened(low.subarray(3 * width * y, 3 * width * (y + 1)), across, found.subarray(3 * side * y));
     }
     return found;
   }
+}
+
+const HALF = 1 << (PRECISION - 1);
+
+/** A row of RGB made as wide as there are places. */
+function widened(line, across, found) {
+  for (let x = 0; x < across.length; x++) {
+    const { first, weights } = across[x];
+    let [r, g, b] = [HALF, HALF, HALF];
+    for (let k = 0, at = 3 * first; k < weights.length; k++, at += 3) {
+      r += line[at] * weights[k];
+      g += line[at + 1] * weights[k];
+      b += line[at + 2] * weights[k];
+    }
+    found[3 * x] = clip8(r);
+    found[3 * x + 1] = clip8(g);
+    found[3 * x + 2] = clip8(b);
+  }
+}
+
+/** Rows of `length` values made as many as there are places. */
+function lowered(rows, length, down) {
+  const found = new Uint8Array(down.length * length);
+  down.forEach(({ first, weights }, y) => {
+    for (let i = 0; i < length; i++) {
+      let sum = HALF;
+      for (let k = 0; k < weights.length; k++) sum += rows[(first + k) * length + i] * weights[k];
+      found[y * length + i] = clip8(sum);
+    }
+  });
+  return found;
 }
 
 function clip8(sum) {

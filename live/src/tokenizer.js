@@ -1,6 +1,5 @@
 // CLIP's tokenizer: byte-pair encoding as open_clip has it, from the same list of merges.
 
-// Java-like classes of letters and numbers; `s` is Unicode's white space as Python's `str.split` knows it.
 const WORDS = /<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/giu;
 const NAMED = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
 
@@ -36,9 +35,11 @@ export function cleaned(text) {
 
 function mended(text) {
   return text
-    .replace(/[\u2018\u2019\u201a\u201b\u02bc]/g, "'")
-    .replace(/[\u201c\u201d\u201e\u201f]/g, '"')
-    .replace(/[\ufb00-\ufb06\uff01-\uff60\uffe0-\uffee\u3000]/g, (letter) => letter.normalize("NFKC"))
+    .replaceAll("\ufb05", "\u017ft")
+    .replace(/[\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\ufb00-\ufb06]/g, (ligature) => ligature.normalize("NFKC"))
+    .replace(/[\uff01-\uff60\uffe0-\uffee\u3000]/g, (wide) => wide.normalize("NFKC"))
+    .replace(/[\u2018-\u201b\u02bc]/g, "'")
+    .replace(/[\u201c-\u201f]/g, '"')
     .normalize("NFC")
     .replace(/[\u0000-\u0008\u000b\u000e-\u001f\u007f\ufeff\u206a-\u206f\ufff9-\ufffc]/g, "");
 }
