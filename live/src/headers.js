@@ -5,8 +5,10 @@ export function sizeOf(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const text = (at, length) => String.fromCharCode(...bytes.subarray(at, at + length));
   if (bytes.length < 30) return null;
-  if (text(1, 3) === "PNG") return { width: view.getUint32(16), height: view.getUint32(20) };
-  if (text(0, 3) === "GIF") return { width: view.getUint16(6, true), height: view.getUint16(8, true) };
+  if (text(1, 7) === "PNG\r\n\x1a\n" && text(12, 4) === "IHDR")
+    return { width: view.getUint32(16), height: view.getUint32(20) };
+  if (["GIF87a", "GIF89a"].includes(text(0, 6)))
+    return { width: view.getUint16(6, true), height: view.getUint16(8, true) };
   if (text(0, 2) === "BM") return { width: view.getInt32(18, true), height: Math.abs(view.getInt32(22, true)) };
   if (text(0, 4) === "RIFF" && text(8, 4) === "WEBP") return webp(view, text(12, 4));
   if (view.getUint16(0) === 0xffd8) return jpeg(view);

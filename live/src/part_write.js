@@ -11,7 +11,7 @@ export function writePart(section) {
     let rgb = null;
     let paint = colours();
     const sees = screen("the picture with the word", clip.side);
-    const word = element("input", { type: "text", value: "umbrella", maxlength: 60 });
+    const word = element("input", { type: "text", value: "telephone", maxlength: 60 });
     const top = element("input", { type: "range", min: 0, max: clip.side - height, value: 0 });
     const template = element("input", { type: "text", value: "a photo of a {}." });
     const zeroShot = bars("Zero-shot CLIP");

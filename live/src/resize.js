@@ -7,12 +7,13 @@ const PRECISION = 22; // bits after the point of Pillow's weights
 export function weightsOf(from, to) {
   const scale = from / to;
   const support = Math.max(scale, 1);
+  const nearness = 1 / support; // a factor, as Pillow has it: a division rounds otherwise
   return Array.from({ length: to }, (_, i) => {
     const centre = (i + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - support + 0.5));
     const end = Math.min(from, Math.trunc(centre + support + 0.5));
     const weights = Array.from({ length: end - first }, (_, k) =>
-      Math.max(0, 1 - Math.abs((first + k - centre + 0.5) / support)),
+      Math.max(0, 1 - Math.abs((first + k - centre + 0.5) * nearness)),
     );
     const sum = weights.reduce((a, b) => a + b, 0);
     return { first, weights: weights.map((weight) => weight / sum) };
