@@ -79,15 +79,18 @@ test("weights of a resize sum to one and keep the middle", () => {
   }
 });
 
-test("a picture resized in bands is the picture resized at once", () => {
-  const [width, height, side] = [37, 53, 16];
-  const rgba = Uint8Array.from({ length: 4 * width * height }, (_, i) => (i * 7919) % 256);
-  const banded = new BandedResize(width, height, side);
-  banded.add(rgba.subarray(0, 4 * width * 20), 20);
-  assert.throws(() => banded.finish(), /20 rows came, of a picture of 53/);
-  banded.add(rgba.subarray(4 * width * 20), 33);
-  assert.deepEqual(banded.finish(), resizePicture(rgba, width, height, side));
-});
+for (const [width, height, side] of [
+  [37, 53, 16],
+  [20, 53, 16], // down first
+])
+  test(`${width} x ${height} resized in bands is the picture resized at once`, () => {
+    const rgba = Uint8Array.from({ length: 4 * width * height }, (_, i) => (i * 7919) % 256);
+    const banded = new BandedResize(width, height, side);
+    banded.add(rgba.subarray(0, 4 * width * 20), 20);
+    assert.throws(() => banded.finish(), /20 rows came, of a picture of 53/);
+    banded.add(rgba.subarray(4 * width * 20), 33);
+    assert.deepEqual(banded.finish(), resizePicture(rgba, width, height, side));
+  });
 
 test("a transparent pixel lies on white", () => {
   assert.deepEqual([...resizePicture(Uint8Array.of(10, 20, 30, 0), 1, 1, 1)], [255, 255, 255]);

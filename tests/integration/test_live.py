@@ -94,7 +94,7 @@ def test_pictures_are_resized_to_the_bytes_of_pillow():
     questions, wanted = [], []
     for width, height, side, mode in (
         (300, 200, 96, "RGB"), (31, 97, 96, "RGB"), (97, 31, 96, "RGB"), (50, 60, 96, "RGB"), (96, 96, 96, "RGB"),
-        (1, 500, 96, "RGB"), (130, 90, 56, "RGBA"),
+        (1, 500, 96, "RGB"), (130, 90, 56, "RGBA"), (97, 98, 96, "RGB"), (97, 99, 96, "RGB"), (150, 400, 96, "RGB"),
     ):  # fmt: skip
         pixels = generator.integers(0, 256, (height, width, len(mode)), dtype=np.uint8)
         if mode == "RGBA":
