@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "live"
 OUT = ROOT / "_build" / "live"
 PACKS = OUT / "packs"
+# Whose runs at their defaults the page takes prompts from: whoever runs them keeps what they learn (live_prompts.RUNS).
+LIVE_CHAPTERS = ("01_visual_prompting", "04_clip_template_mapping", "05_logoprompt", "06_dpt")
 SHOWN_ICONS = (
     "cat", "mouse", "umbrella", "airplane", "house", "sun", "scissors", "telephone", "anchor", "snowman", "music note",
     "pencil",

@@ -101,7 +101,7 @@ class DualPromptAttention(nn.Module):
 
 def frozen_graph(model: FrozenModel) -> bytes:
     """A classifier of images of any side: images (B, 3, h, h) to logits (B, S)."""
-    side = {axis: Dim.DYNAMIC for axis in (0, 2, 3)}
+    side = dict.fromkeys((0, 2, 3), Dim.DYNAMIC)
     return _exported(model, (torch.rand(2, 3, 112, 112),), ["images"], ["logits"], (side,))
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from side_by_side import Job, run_all
 
-from vpkit.models import FrozenCLIP, load_clip
 from vpkit.datasets import icon_pairs
 from vpkit.files import read_safetensors
 from vpkit.methods import DualPromptClassifier
+from vpkit.models import FrozenCLIP, load_clip
 from vpkit.prompts import (
     ClassAwareTokens,
     ContextPrompt,
@@ -71,15 +71,45 @@ class Found:
         return next(iter(self.results.values()))["parameters"]
 
 
-def job_of(name: str, folder: Path) -> Job:
-    """A run as a job that leaves its states and results in `folder`."""
-    run, notebook = RUNS[name], ROOT / "notebooks" / f"{RUNS[name].chapter}.ipynb"
-    return Job.of(name, notebook, folder / f"{name}.ipynb", parameters=run.parameters, environment=environment(folder))
+@dataclass(frozen=True)
+class Place:
+    """Where a run leaves its states and its results."""
+
+    states: Path
+    results: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What tells a chapter to leave them here."""
+        return {"VPKIT_CHECKPOINTS": str(self.states), "VPKIT_RESULTS": str(self.results)}
+
+    @property
+    def finished_at(self) -> float:
+        """When the last result was written; results are written after all states."""
+        return max((path.stat().st_mtime for path in self.results.glob("*.json")), default=0.0)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """What tells a chapter to leave its states and results in `folder`."""
-    return {"VPKIT_CHECKPOINTS": str(folder / "checkpoints"), "VPKIT_RESULTS": str(folder / "results")}
+def own_place(name: str) -> Place:
+    """Of a run that is made for the page alone."""
+    return Place(BUILD / "live" / "runs" / name / "checkpoints", BUILD / "live" / "runs" / name / "results")
+
+
+def book_place(chapter: str) -> Place:
+    """Where `make book` leaves a chapter's run at its defaults."""
+    return Place(BUILD / "executed" / "checkpoints" / chapter, BUILD / "executed" / "results" / chapter)
+
+
+def job_of(name: str) -> Job:
+    """A run as a job, from nothing: a state that is there would be gone on with."""
+    run, place = RUNS[name], own_place(name)
+    shutil.rmtree(place.states.parent, ignore_errors=True)
+    place.states.parent.mkdir(parents=True)
+    notebook, out = ROOT / "notebooks" / f"{run.chapter}.ipynb", place.states.with_name(f"{name}.ipynb")
+    return Job.of(name, notebook, out, parameters=run.parameters, environment=place.environment)
+
+
+def missing_runs() -> list[str]:
+    return [name for name in RUNS if _newest(name) is None]
 
 
 def finished_runs(workers: int | None = None) -> dict[str, Found]:
@@ -88,51 +118,43 @@ def finished_runs(workers: int | None = None) -> dict[str, Found]:
     Raises:
         RuntimeError: a chapter that fails.
     """
-    found = {name: _newest(name) for name in RUNS}
-    missing = [name for name, there in found.items() if there is None]
+    missing = missing_runs()
     if missing:
         print(f"the page's prompts: running {', '.join(missing)}", file=sys.stderr)
-    jobs = []
-    for name in missing:
-        folder = BUILD / "live" / "runs" / name
-        shutil.rmtree(folder, ignore_errors=True)  # a state that is there would be gone on with
-        folder.mkdir(parents=True)
-        jobs.append(job_of(name, folder))
-    errors = [outcome.error for outcome in run_all(jobs, workers) if outcome.error]
+    errors = [outcome.error for outcome in run_all([job_of(name) for name in missing], workers) if outcome.error]
     if errors:
         raise RuntimeError("\n".join(errors))
-    return {name: found[name] or _read(name, BUILD / "live" / "runs" / name) for name in RUNS}
+    places = {name: _newest(name) for name in RUNS}
+    unfinished = [name for name, place in places.items() if place is None]
+    if unfinished:
+        raise RuntimeError(f"{', '.join(unfinished)}: the run left no states or results where it was told to")
+    return {name: _read(name, place) for name, place in places.items() if place is not None}
 
 
-def _newest(name: str) -> Found | None:
-    """Of the folders that `make live`, `make book` and `make notebooks` leave, the newest whole one."""
-    folders = [BUILD / "live" / "runs" / name, BUILD / "executed" / "runs" / name, BUILD / "defaults" / "runs" / name]
-    whole = [folder for folder in folders if _finished(name, folder)]
-    return _read(name, max(whole, key=_finished_at)) if whole else None
+def _newest(name: str) -> Place | None:
+    """Of the places where `make live`, `make book` and `make notebooks` leave a run, the newest that is whole."""
+    run, places = RUNS[name], [own_place(name)]
+    if not run.parameters:
+        defaults = BUILD / "defaults"
+        places += [book_place(run.chapter), Place(defaults / "checkpoints" / run.chapter, defaults / run.chapter)]
+    whole = [place for place in places if _is_whole(run, place)]
+    return max(whole, key=lambda place: place.finished_at, default=None)
 
 
-def _finished(name: str, folder: Path) -> bool:
-    """All states are there, and results, which are written last; and neither the chapter nor the package is newer."""
-    states = [folder / "checkpoints" / f"{state}.safetensors" for state in RUNS[name].states]
-    if not all(path.is_file() for path in states) or not any((folder / "results").glob("*.json")):
-        return False
-    notebook = ROOT / "notebooks" / f"{RUNS[name].chapter}.ipynb"
-    return _finished_at(folder) > notebook.stat().st_mtime and _finished_at(folder) >= min(
-        path.stat().st_mtime for path in states
-    )
+def _is_whole(run: Run, place: Place) -> bool:
+    """All states are there, results after them, and the chapter has not changed since."""
+    needed = [place.states / f"{state}.safetensors" for state in run.states]
+    needed.append(ROOT / "notebooks" / f"{run.chapter}.ipynb")
+    return all(path.is_file() and path.stat().st_mtime <= place.finished_at for path in needed)
 
 
-def _finished_at(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in (folder / "results").glob("*.json"))
-
-
-def _read(name: str, folder: Path) -> Found:
+def _read(name: str, place: Place) -> Found:
     states = {}
     for state in RUNS[name].states:
-        _, tensors = read_safetensors(folder / "checkpoints" / f"{state}.safetensors", "checkpoint", "vpkit")
+        _, tensors = read_safetensors(place.states / f"{state}.safetensors", "checkpoint", "vpkit")
         kept = "classifier."
         states[state] = {key.removeprefix(kept): v for key, v in tensors.items() if key.startswith(kept)}
-    runs = [json.loads(path.read_text()) for path in sorted((folder / "results").glob("*.json"))]
+    runs = [json.loads(path.read_text()) for path in sorted(place.results.glob("*.json"))]
     return Found(states, {run["method"]: run for run in runs})
 
 

@@ -25,6 +25,7 @@ LIVE = ROOT / "live"
 BIOME = ROOT / "_build" / "live" / "npm" / "node_modules" / ".bin" / "biome"
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
 import build_live  # noqa: E402
+
 import live  # noqa: E402
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
@@ -148,6 +149,31 @@ def test_every_pack_that_a_part_names_is_made():
     assert {pack for _, packs in live.PARTS.values() for pack in packs} | {"runtime"} == made
     page = (ROOT / "book" / "try_it.md").read_text()
     assert re.findall(r"```\{live\} (\w+)", page) == list(live.PARTS)
+
+
+def test_a_run_is_taken_where_it_is_whole_and_no_older_than_its_chapter(monkeypatch, tmp_path):
+    import os
+
+    import live_prompts
+
+    assert {run.chapter for run in live_prompts.RUNS.values() if not run.parameters} == set(build_live.LIVE_CHAPTERS)
+    monkeypatch.setattr(live_prompts, "BUILD", tmp_path)
+    name = "01_visual_prompting"
+    assert set(live_prompts.missing_runs()) == set(live_prompts.RUNS)
+    for place in (live_prompts.own_place(name), live_prompts.book_place(name)):
+        place.states.mkdir(parents=True)
+        place.results.mkdir(parents=True)
+        (place.states / "padding.safetensors").touch()
+        (place.results / "run.json").touch()
+        assert live_prompts._newest(name) in (None, live_prompts.own_place(name))  # one state is missing here
+        (place.states / "fixed_patch.safetensors").touch()
+        (place.results / "run.json").touch()
+        os.utime(place.results / "run.json")
+        assert live_prompts._newest(name) == place
+    past = (ROOT / "notebooks" / f"{name}.ipynb").stat().st_mtime - 10
+    for place in (live_prompts.own_place(name), live_prompts.book_place(name)):
+        os.utime(place.results / "run.json", (past, past))
+    assert live_prompts._newest(name) is None
 
 
 def test_without_npm_the_reason_is_one_line(monkeypatch, capsys, tmp_path):
