@@ -49,7 +49,7 @@ def main() -> int:
         return 1
     if not options.smoke:
         print_budget(outcomes)
-    if whole and (status := build_live(options.workers)):
+    if whole and (ROOT / "live").is_dir() and (status := build_live(options.workers)):
         return status
     if options.store:
         for path in chosen:

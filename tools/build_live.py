@@ -3,8 +3,9 @@
     python tools/build_live.py             make live
     python tools/build_live.py --optional  the same; where npm or its registry is missing, one line and no files
 
-A page opened from a folder may not fetch files, but it may load scripts: each pack is a script with one call, whose text
-is base64 of gzip of safetensors. They go to `_build/live/packs`, from where the book takes them (`book/_ext/live.py`).
+A page opened from a folder may not fetch files, but it may load scripts: each pack is a script with one call, whose
+text is base64 of gzip of safetensors. They go to `_build/live/packs`, from where the book takes them
+(`book/_ext/live.py`).
 """
 
 import argparse
@@ -87,6 +88,7 @@ def build(modules: Path, workers: int | None = None) -> None:
 
     runs = finished_runs(workers)
     PACKS.mkdir(parents=True, exist_ok=True)
+    (PACKS / "manifest.json").unlink(missing_ok=True)  # without it no pack counts: a killed run leaves none half made
     for name in ("page", "worker"):
         bundle(modules, name)
     shutil.copy(SOURCE / "src" / "live.css", PACKS)

@@ -1,7 +1,7 @@
-"""What the page *Try it* needs of the chapters' own runs: the prompts they learned, from the states that training keeps.
+"""What the page *Try it* needs of the chapters' own runs: the prompts they learned, from what training keeps.
 
-A run is a folder with the states of `vpkit.training.checkpoint`, which a chapter writes where `$VPKIT_CHECKPOINTS` says,
-and one with its results. `make book` and `make notebooks` leave both; what is missing is run here.
+A run is a folder with the states of `vpkit.training.checkpoint`, which a chapter writes where `$VPKIT_CHECKPOINTS`
+says, and one with its results. `make book` and `make notebooks` leave both; what is missing is run here.
 """
 
 import json

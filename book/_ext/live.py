@@ -53,7 +53,8 @@ class Live(Directive):
         folder = "../" * env.docname.count("/") + "_static/live"
         box = (
             f'<section class="vpkit-live" data-live="{part}" data-packs="{" ".join(packs)}" data-folder="{folder}" '
-            f'data-megabytes="{size:.1f}" aria-label="{title}"><noscript>This part needs JavaScript.</noscript></section>'
+            f'data-megabytes="{size:.1f}" aria-label="{title}">'
+            "<noscript>This part needs JavaScript.</noscript></section>"
         )
         return [nodes.raw("", box, format="html")]
 

@@ -53,10 +53,11 @@ def test_the_modules_are_linted_and_formatted():
 
 
 TYPED = [
-    "a photo of a {}.", "it's the dog's, they'll've 12 cats & 3.5 m²", "Ünïcödé naïve café", "日本語のテスト", "한국어", "русский язык",
-    "emoji 😀👩‍🚀 flag 🇩🇪", "curly ‘quotes’ “here” and – dashes — …", "ﬁne ﬂoor ﬀ", "ＦＵＬＬ　ｗｉｄｔｈ", "tab\tand\nnewline  spaces",
-    "&lt;b&gt; &amp;amp; &#65; &#x42;", "<start_of_text> a <end_of_text>", "x_y-z/w\\v", "e\u0301 combined", "\u00a0no-break\u2003em",
-    "١٢٣ ৪৫", "ß ẞ İ ı", "don't DON'T Don’t", "a\x00b\x07c", "''' \"\" ,,, ...!!?", "µ ™ © ½", "ſt ﬅ", "supercalifragilisticexpialidocious",
+    "a photo of a {}.", "it's the dog's, they'll've 12 cats & 3.5 m²", "Ünïcödé naïve café", "日本語のテスト", "한국어",
+    "русский язык", "emoji 😀👩‍🚀 flag 🇩🇪", "curly ‘quotes’ “here” and – dashes — …", "ﬁne ﬂoor ﬀ",
+    "ＦＵＬＬ　ｗｉｄｔｈ", "tab\tand\nnewline  spaces", "&lt;b&gt; &amp;amp; &#65; &#x42;",
+    "<start_of_text> a <end_of_text>", "x_y-z/w\\v", "e\u0301 combined", "\u00a0no-break\u2003em", "١٢٣ ৪৫", "ß ẞ İ ı",
+    "don't DON'T Don’t", "a\x00b\x07c", "''' \"\" ,,, ...!!?", "µ ™ © ½", "ſt ﬅ", "supercalifragilisticexpialidocious",
 ]  # fmt: skip
 
 

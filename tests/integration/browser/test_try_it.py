@@ -408,8 +408,9 @@ def test_started_parts_fit_and_are_accessible(open_page, width):
     for part in PARTS:
         page.wait_for_selector(f"[data-live={part}][data-answers]", timeout=PATIENCE)
     assert page.evaluate("document.documentElement.scrollWidth") <= width + 1
-    over = """(width) => [...document.querySelectorAll('[data-live] *')].filter(e =>
-        e.getBoundingClientRect().right > width + 1 && !e.closest('.live-scrolled')).map(e => e.outerHTML.slice(0, 100))"""
+    over = """(width) => [...document.querySelectorAll('[data-live] *')]
+        .filter(e => e.getBoundingClientRect().right > width + 1 && !e.closest('.live-scrolled'))
+        .map(e => e.outerHTML.slice(0, 100))"""
     assert page.evaluate(over, width) == []
     assert violations(page) == []
 
