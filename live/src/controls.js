@@ -20,7 +20,7 @@ export function labelled(text, control) {
 }
 
 export function percent(probability) {
-  return `${(100 * probability).toFixed(1)} %`;
+  return `${(100 * probability).toFixed(1)}\u00a0%`;
 }
 
 /** A canvas that shows square pictures: `paint(rgba)` of side x side pixels. */
@@ -138,7 +138,7 @@ export function startable(section, build) {
 }
 
 /**
- * What chooses a picture: bundled ones, a file, a dropped or pasted one, the camera if asked for.
+ * What chooses a picture: bundled ones, a file, a dropped one, the camera if asked for.
  * @param {{pictures: Uint8Array, pictureNames: string[], side: number}} told bundled pictures, side x side RGB
  * @param {(rgb: Uint8Array, name: string) => void} chosen
  */

@@ -192,6 +192,39 @@ def test_without_npm_the_reason_is_one_line(monkeypatch, capsys, tmp_path):
     assert build_live.main() == 1
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_only_the_page_with_the_directive_gets_files_and_a_policy(monkeypatch, tmp_path, made):
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    source, packs = tmp_path / "source", tmp_path / "packs"
+    source.mkdir()
+    packs.mkdir()
+    (source / "conf.py").write_text("extensions = ['myst_parser', 'live']\nmyst_enable_extensions = ['colon_fence']\n")
+    (source / "index.md").write_text("# A book\n\n```{toctree}\ntry_it\n```\n")
+    (source / "try_it.md").write_text("# Try it\n\n```{live} write\n```\n\n```{live-stop}\n```\n")
+    if made:
+        names = ("clip", "names", "page", "runtime", "worker")
+        (packs / "manifest.json").write_text(json.dumps(dict.fromkeys(names, 1_250_000)))
+        for name in (*(f"{name}.js" for name in names), "live.css"):
+            (packs / name).write_text("/* */")
+    monkeypatch.setattr(live, "PACKS", packs)
+    out = tmp_path / "html"
+    with docutils_namespace():  # so that one process may build twice
+        trees = tmp_path / "trees"
+        Sphinx(source, source, out, trees, "html", status=None, warning=None, warningiserror=True).build()
+    page, other = ((out / f"{name}.html").read_text() for name in ("try_it", "index"))
+    assert "Content-Security-Policy" not in other
+    assert "_static/live" not in other
+    assert ("make live" in page) is not made
+    assert (f'content="{live.POLICY}"' in page) is made
+    assert (out / "_static" / "live" / "clip.js").is_file() is made
+    if made:
+        assert 'data-packs="clip names" data-folder="_static/live" data-megabytes="5.0"' in page
+        assert page.index("Content-Security-Policy") < page.index("<script")
+        assert "data-live-stop" in page
+
+
 def test_packs_that_were_not_made_have_no_size(monkeypatch, tmp_path):
     monkeypatch.setattr(live, "PACKS", tmp_path)
     assert live.sizes() == {}

@@ -26,6 +26,7 @@ from vpkit.prompts.context import ContextPrompt
 ROOT = HTML.parents[3]
 sys.path.insert(0, str(ROOT / "tools"))
 import live_prompts  # noqa: E402
+from print_book import find_chromium  # noqa: E402
 
 FOLDER = HTML / "_static" / "live"
 PARTS = ("digit", "clip", "write", "look")
@@ -413,6 +414,29 @@ def test_started_parts_fit_and_are_accessible(open_page, width):
         .map(e => e.outerHTML.slice(0, 100))"""
     assert page.evaluate(over, width) == []
     assert violations(page) == []
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_camera_is_used_when_asked_for_and_allowed(browser, allowed):
+    options = ["--use-fake-device-for-media-stream"] + ["--use-fake-ui-for-media-stream"] * allowed
+    program = find_chromium()
+    with_camera = browser.browser_type.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu", *options])
+    try:
+        page = with_camera.new_page()
+        page.goto(f"file://{HTML / 'try_it.html'}", wait_until="load")
+        clip = start(page, "clip")
+        assert page.locator("video").count() == 0
+        clip.get_by_role("button", name="Use the camera").click()
+        if allowed:
+            page.wait_for_selector("video", timeout=PATIENCE)
+            page.wait_for_timeout(1000)  # for a first frame
+            clip.get_by_role("button", name="Take the picture").click()
+            page.wait_for_selector("[data-live=clip][data-answers]", timeout=PATIENCE)
+            assert page.locator("video").count() == 0
+        else:
+            wait_for(clip, "There is no camera that this page may use")
+    finally:
+        with_camera.close()
 
 
 def test_a_static_host_will_do(browser):
