@@ -13,6 +13,7 @@ import base64
 import gzip
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -240,6 +241,7 @@ def strip_font() -> bytes:
 
     from vpkit.prompts.name_strips import _default_font
 
+    logging.getLogger("fontTools.subset").setLevel(logging.ERROR)  # of tables that no browser reads
     font = subset.load_font(str(_default_font()), options := subset.Options(layout_features=["kern"]))
     cut = subset.Subsetter(options)
     cut.populate(unicodes=LETTERS)

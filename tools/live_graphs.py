@@ -4,6 +4,9 @@ Weights are stored in half precision and cast back when the graph is loaded, so 
 still computed in float32.
 """
 
+import logging
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
@@ -131,7 +134,9 @@ def attention_graph(classifier: DualPromptClassifier) -> bytes:
 def _exported(module: nn.Module, example: tuple, inputs: list[str], outputs: list[str], shapes: tuple) -> bytes:
     import onnx
 
-    with torch.no_grad():
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it names every step of folding that it leaves out
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(
             module.eval(), example, dynamo=True, verbose=False, input_names=inputs, output_names=outputs,
             dynamic_shapes=shapes,
