@@ -83,7 +83,7 @@ live: setup  ## the models of the page Try it as files that a browser loads, int
 	.venv/bin/python tools/build_live.py $(AT_ONCE)
 
 js:  ## the tests of that page's modules which need no browser, by node's own runner; `make check` runs them too
-	cd live && node --test test/
+	cd live && node --test test/*.test.js
 
 browser: setup  ## the built book in headless Chromium; skipped where there is none
 	.venv/bin/python tools/build_live.py --optional $(AT_ONCE)

@@ -196,7 +196,12 @@ def names_pack(runs: dict, clip) -> tuple[dict, dict]:
     height = round(run.parameters["strip_ratio"] * clip.image_size)
     strips = render_class_names(names, clip.image_size, height).permute(0, 2, 3, 1)
     tensors = {"context": run.states["LoGoPrompt"]["prompt.context"], "strips": strips, "font": strip_font()}
-    told = {"class_names": list(names), "strip_height": height, "candidates": run.parameters["num_candidates"]}
+    said = {key: run.results[method]["metrics"] for key, method in (("plain", "zero-shot"), ("trained", "LoGoPrompt"))}
+    told = {
+        "class_names": list(names), "strip_height": height, "candidates": run.parameters["num_candidates"],
+        "n_test": said["plain"]["n_test"],
+        "called_as_written": {key: metrics["called_as_written"] for key, metrics in said.items()},
+    }  # fmt: skip
     return tensors, {"logoprompt": told}
 
 

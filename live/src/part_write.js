@@ -6,7 +6,12 @@ import { stripOf, useFont } from "./lettering.js";
 import { colours } from "./strips.js";
 
 export function writePart(section) {
-  startable(section, ({ clip, names: { names, font, candidates, strip_height: height } }, said) => {
+  startable(section, ({ clip, names: told }, said) => {
+    const { names, font, candidates, strip_height: height, n_test: count, called_as_written: called } = told;
+    const { plain, trained } = called;
+    const about =
+      `Of ${count} test icons with a wrong name written on them, zero-shot CLIP called ${percent(plain)} by that name, ` +
+      `the trained text ${percent(trained)}.`;
     const lettering = useFont(font);
     let rgb = null;
     let paint = colours();
@@ -69,6 +74,7 @@ export function writePart(section) {
       answer();
     });
     return [
+      element("p", {}, about),
       picker(clip, chosen, said),
       labelled("a word, or nothing", word),
       labelled("where: from the top down", top),
@@ -81,7 +87,11 @@ export function writePart(section) {
         zeroShot,
         learned,
       ),
-      element("div", { class: "live-scrolled" }, table),
+      element(
+        "div",
+        { class: "live-scrolled", tabindex: 0, role: "region", "aria-label": "LoGoPrompt's candidates" },
+        table,
+      ),
     ];
   });
 }

@@ -76,7 +76,7 @@ const told = {
     template,
     accuracies: { plain: plain_accuracy, frame: frame_accuracy },
   }),
-  names: ({ class_names, font, candidates, strip_height }) => ({ names: class_names, font, candidates, strip_height }),
+  names: ({ class_names: names, context, strips, ...rest }) => ({ names, ...rest }),
   look: ({ class_names, pictures, picture_names, image_size, grid }) => ({
     names: class_names,
     pictures,

@@ -1,4 +1,4 @@
-// The parts that need no browser: `node --test live/test/`.
+// The parts that need no browser: `make js`.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

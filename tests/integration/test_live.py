@@ -41,7 +41,8 @@ def asked(*questions):
 
 @needs_node
 def test_the_pure_parts_pass_their_own_tests():
-    finished = subprocess.run(["node", "--test", "test/"], cwd=LIVE, capture_output=True, text=True, timeout=300)
+    tests = sorted((LIVE / "test").glob("*.test.js"))
+    finished = subprocess.run(["node", "--test", *tests], capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stdout[-3000:]
     assert int(re.search(r"# pass (\d+)", finished.stdout)[1]) >= 16
 

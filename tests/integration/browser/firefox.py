@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from itertools import count
 from pathlib import Path
+from threading import Thread
 from time import sleep
 from typing import Any
 
@@ -24,12 +25,15 @@ class Firefox:
         told = Path(self.folder.name) / "told"
         with told.open("w") as errors:
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        # In a thread of its own: Playwright's loop may be running in this one.
         self.loop, self.numbers = asyncio.new_event_loop(), count(1)
+        self.thread = Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
         while (found := re.search(r"BiDi listening on (ws://\S+)\n", told.read_text())) is None:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{program} ended before it listened: {told.read_text()[-500:]}")
             sleep(0.1)
-        self.socket = self.loop.run_until_complete(self._connect(f"{found[1]}/session"))
+        self.socket = self._wait_for(self._connect(f"{found[1]}/session"))
         self.call("session.new", capabilities={})
         self.context = self.call("browsingContext.getTree")["contexts"][0]["context"]
 
@@ -37,15 +41,18 @@ class Firefox:
         return self
 
     def __exit__(self, *_) -> None:
-        self.socket.close()
         self.process.terminate()
         self.process.wait(30)
-        self.loop.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(30)
         self.folder.cleanup()
 
     def call(self, method: str, **params) -> dict[str, Any]:
         """One command of the protocol and its result."""
-        return self.loop.run_until_complete(asyncio.wait_for(self._call(method, params), PATIENCE))
+        return self._wait_for(self._call(method, params))
+
+    def _wait_for(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE)
 
     async def _connect(self, address: str):
         return await websocket_connect(address, max_message_size=1 << 28)
