@@ -33,9 +33,13 @@ class Firefox:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{program} ended before it listened: {told.read_text()[-500:]}")
             sleep(0.1)
-        self.socket = self._wait_for(self._connect(f"{found[1]}/session"))
-        self.call("session.new", capabilities={})
-        self.context = self.call("browsingContext.getTree")["contexts"][0]["context"]
+        try:
+            self.socket = self._wait_for(self._connect(f"{found[1]}/session"))
+            self.call("session.new", capabilities={})
+            self.context = self.call("browsingContext.getTree")["contexts"][0]["context"]
+        except BaseException:  # it would run on, with nobody to end it
+            self.process.kill()
+            raise
 
     def __enter__(self) -> "Firefox":
         return self
