@@ -10,7 +10,7 @@ WORKERS =  # notebooks, or groups of tests, at once; without a number, as many a
 SIDE_BY_SIDE = $(ONE_THREAD) $(PYTEST) -n $(or $(strip $(WORKERS)),logical)
 AT_ONCE = $(if $(strip $(WORKERS)),--workers $(WORKERS))
 
-.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some chapters-then-browser unit-then-colab oldest rehearse stress pages browser pdf links numbers studies solutions bench bench-gpu \
+.PHONY: setup book test check lint fast unit notebooks smoke colab colab-some chapters-then-browser unit-then-colab oldest rehearse stress pages browser live js pdf links numbers studies solutions bench bench-gpu \
 	bench-toy tidy update audit mutants coverage clean
 
 setup: .venv/installed
@@ -79,7 +79,15 @@ stress: setup  ## fifty kills of everything that is interrupted in the tests, an
 pages: setup  ## the book from the committed outputs, every warning an error
 	.venv/bin/jupyter-book build book/ --all -q -W --keep-going --path-output _build/pages
 
-browser: pages  ## the built book in headless Chromium; skipped where there is none
+live: setup  ## the models of the page Try it as files that a browser loads, into _build/live; needs npm and five minutes
+	.venv/bin/python tools/build_live.py $(AT_ONCE)
+
+js:  ## the tests of that page's modules which need no browser, by node's own runner; `make check` runs them too
+	cd live && node --test test/*.test.js
+
+browser: setup  ## the built book in headless Chromium; skipped where there is none
+	.venv/bin/python tools/build_live.py --optional $(AT_ONCE)
+	$(MAKE) --no-print-directory pages
 	$(SIDE_BY_SIDE) --dist loadgroup tests/integration/browser
 
 pdf: setup  ## the whole book as one file to print, _build/vpkit.pdf

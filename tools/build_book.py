@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
+from build_live import LIVE_CHAPTERS
 from side_by_side import TIMES, Job, Outcome, print_errors, run_all, stored_times
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,11 +43,14 @@ def main() -> int:
     shutil.rmtree(executed, ignore_errors=True)
     executed.mkdir(parents=True)
     jobs = [job_of(path, executed, options.smoke) for path in chosen]
+    whole = not (options.smoke or options.store or options.chapters)
     outcomes = list(run_all(jobs, options.workers, after=0 if options.store else HTML_SECONDS))
     if print_errors(outcomes):
         return 1
     if not options.smoke:
         print_budget(outcomes)
+    if whole and (ROOT / "live").is_dir() and (status := build_live(options.workers)):
+        return status
     if options.store:
         for path in chosen:
             notebook = tidy(nbformat.read(executed / path.name, as_version=4))
@@ -59,9 +63,22 @@ def main() -> int:
 
 def job_of(path: Path, executed: Path, smoke: bool) -> Job:
     parameters = yaml.safe_load((PARAMS / "smoke" / path.with_suffix(".yaml").name).read_text()) if smoke else {}
-    # What the chapter finds is kept, to be compared with another run of the same.
-    results = {"VPKIT_RESULTS": str(executed / "results" / path.stem)}
-    return Job.of(path.stem, path, executed / path.name, parameters=parameters, environment=results)
+    # What the chapter finds is kept, to be compared with another run of the same; what it learns, for the page Try it.
+    kept = {"VPKIT_RESULTS": str(executed / "results" / path.stem)}
+    if path.stem in LIVE_CHAPTERS and not smoke:
+        kept["VPKIT_CHECKPOINTS"] = str(executed / "checkpoints" / path.stem)
+    return Job.of(path.stem, path, executed / path.name, parameters=parameters, environment=kept)
+
+
+def build_live(workers: int | None) -> int:
+    """The models of the page Try it, with what the chapters just learned; one line where npm is missing.
+
+    In a process of its own: torch is loaded there, and not beside the chapters.
+    """
+    more = ["--workers", str(workers)] if workers else []
+    return subprocess.run(
+        [sys.executable, ROOT / "tools" / "build_live.py", "--optional", *more], check=False
+    ).returncode
 
 
 def print_budget(outcomes: list[Outcome]) -> None:

@@ -108,7 +108,7 @@ def left_by(job: str, folder: Path) -> str:
 def stub_book(folder: Path) -> None:
     for name in ("tools", "notebooks", "book"):
         (folder / name).mkdir(parents=True)
-    for name in ("build_book.py", "side_by_side.py"):
+    for name in ("build_book.py", "build_live.py", "side_by_side.py"):
         shutil.copy(ROOT / "tools" / name, folder / "tools")
     code = ["x = 1", "import time\ntime.sleep(0.5)", "print('the stub ran to its ' + 'end')"]
     cells = [nbformat.v4.new_markdown_cell("# A stub"), *map(nbformat.v4.new_code_cell, code)]

@@ -1,0 +1,95 @@
+"""A Sphinx directive for the parts of the page *Try it*, whose files `make live` has made, or says how to make.
+
+Only pages with the directive get its script, its style and a content security policy; the other pages load nothing.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from book_tables import ROOT, parsed
+from docutils import nodes
+from docutils.parsers.rst import Directive, directives
+from sphinx.util import logging
+
+PACKS = ROOT / "_build" / "live" / "packs"
+PARTS = {  # part: its packs, beside the runtime and the worker that all need
+    "digit": ("Draw a digit", ["digit"]),
+    "clip": ("Ask CLIP", ["clip"]),
+    "write": ("Write on it", ["clip", "names"]),
+    "look": ("Where it looks", ["look"]),
+}
+# No connection of any kind; what the page loads are scripts of its own folder, and what it makes itself.
+POLICY = (
+    "default-src 'none'; connect-src 'none'; script-src 'self' file: blob: 'unsafe-inline' 'wasm-unsafe-eval'; "
+    "worker-src blob:; style-src 'self' file: 'unsafe-inline'; img-src 'self' file: data: blob:; media-src blob:; "
+    "font-src 'self' file: data:; form-action 'self' file:; frame-src 'none'; object-src 'none'; base-uri 'none'"
+)
+MISSING = (
+    "The models of this page are not in this build of the book: `make live` makes them (it needs npm, which comes with "
+    "Node.js), and the next build of the book takes them in."
+)
+
+
+def sizes() -> dict[str, int]:
+    """Bytes of each pack; {} if they were not made."""
+    path = PACKS / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+class Live(Directive):
+    """`{live} PART`: a box with a button that loads a part of the page; a sentence where it cannot be."""
+
+    required_arguments = 1
+
+    def run(self):
+        part = directives.choice(self.arguments[0], PARTS)
+        env, (title, packs) = self.state.document.settings.env, PARTS[part]
+        known = sizes()
+        if not known or env.app.builder.format != "html" or env.app.builder.name == "singlehtml":
+            return parsed(self, [":::{note}", MISSING, ":::"])
+        env.metadata[env.docname]["live"] = "yes"
+        size = sum(known[name] for name in ["worker", "runtime", *packs]) / 1e6
+        folder = "../" * env.docname.count("/") + "_static/live"
+        box = (
+            f'<section class="vpkit-live" data-live="{part}" data-packs="{" ".join(packs)}" data-folder="{folder}" '
+            f'data-megabytes="{size:.1f}" aria-label="{title}">'
+            "<noscript>This part needs JavaScript.</noscript></section>"
+        )
+        return [nodes.raw("", box, format="html")]
+
+
+class LiveStop(Directive):
+    """`{live-stop}`: the button that lets go of all that was loaded."""
+
+    def run(self):
+        return [nodes.raw("", "<p data-live-stop></p>", format="html")] if sizes() else []
+
+
+def copy_packs(app) -> None:
+    known = sizes()
+    if app.builder.name != "html":
+        return
+    if not known:
+        logging.getLogger(__name__).info("the page Try it is built without its models: make live makes them")
+        return
+    target = Path(app.outdir) / "_static" / "live"
+    target.mkdir(parents=True, exist_ok=True)
+    for path in [*(PACKS / f"{name}.js" for name in known), PACKS / "live.css"]:
+        shutil.copy(path, target)
+
+
+def add_to_page(app, pagename, templatename, context, doctree) -> None:
+    if app.env.metadata.get(pagename, {}).get("live"):
+        policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />'
+        context["metatags"] = f"{policy}\n{context.get('metatags', '')}"
+        app.add_js_file("live/page.js", loading_method="defer")
+        app.add_css_file("live/live.css")
+
+
+def setup(app):
+    app.add_directive("live", Live)
+    app.add_directive("live-stop", LiveStop)
+    app.connect("builder-inited", copy_packs)
+    app.connect("html-page-context", add_to_page)
+    return {"parallel_read_safe": True}
