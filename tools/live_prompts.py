@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from side_by_side import Job, run_all
 
+from vpkit.book.session import declared_values
 from vpkit.datasets import icon_pairs
 from vpkit.files import read_safetensors
 from vpkit.methods import DualPromptClassifier
@@ -61,14 +62,11 @@ RUNS = {
 
 @dataclass(frozen=True)
 class Found:
-    """A finished run: its states by name, and its results by method."""
+    """A finished run: its states by name, its results by method, and all of its parameters."""
 
     states: dict[str, dict[str, torch.Tensor]]
     results: dict[str, dict]
-
-    @property
-    def parameters(self) -> dict:
-        return next(iter(self.results.values()))["parameters"]
+    parameters: dict
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,10 @@ def _read(name: str, place: Place) -> Found:
         kept = "classifier."
         states[state] = {key.removeprefix(kept): v for key, v in tensors.items() if key.startswith(kept)}
     runs = [json.loads(path.read_text()) for path in sorted(place.results.glob("*.json"))]
-    return Found(states, {run["method"]: run for run in runs})
+    notebook = json.loads((ROOT / "notebooks" / f"{RUNS[name].chapter}.ipynb").read_text(encoding="utf-8"))
+    # Under nbval the results hold no parameters: nothing there tells a cell what its notebook declares.
+    parameters = declared_values(notebook) | RUNS[name].parameters | runs[0]["parameters"]
+    return Found(states, {run["method"]: run for run in runs}, parameters)
 
 
 def pixel_prompt(state: dict, prompt: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

@@ -178,6 +178,22 @@ def test_a_run_is_taken_where_it_is_whole_and_no_older_than_its_chapter(monkeypa
     assert live_prompts._newest(name) is None
 
 
+@pytest.mark.parametrize("recorded", [{}, {"prompt_size": 30}])
+def test_a_runs_parameters_are_those_declared_where_its_results_name_none(monkeypatch, tmp_path, recorded):
+    """As those of `make notebooks` do."""
+    import live_prompts
+
+    name = "01_visual_prompting"
+    place = live_prompts.Place(tmp_path / "states", tmp_path / "results")
+    place.results.mkdir()
+    (place.results / "run.json").write_text(json.dumps({"method": "padding", "parameters": recorded}))
+    monkeypatch.setattr(live_prompts, "read_safetensors", lambda *_: (None, {"classifier.prompt.pixels": 1}))
+    found = live_prompts._read(name, place)
+    assert found.parameters["canvas_size"] == 96
+    assert found.parameters["prompt_size"] == recorded.get("prompt_size", 24)
+    assert set(found.states) == {"padding", "fixed_patch"}
+
+
 def test_without_npm_the_reason_is_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(build_live.shutil, "which", lambda name: None)
     monkeypatch.setattr(build_live, "OUT", tmp_path)
