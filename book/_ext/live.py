@@ -1,6 +1,7 @@
 """A Sphinx directive for the parts of the page *Try it*, whose files `make live` has made, or says how to make.
 
-Only pages with the directive get its script, its style and a content security policy; the other pages load nothing.
+Parts stand in the chapters too. Only pages with a part get its script, its style and a content security policy; the
+other pages load nothing.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from book_tables import ROOT, parsed
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
+from sphinx import addnodes
 from sphinx.util import logging
 
 PACKS = ROOT / "_build" / "live" / "packs"
@@ -18,6 +20,13 @@ PARTS = {  # part: its packs, beside the runtime and the worker that all need
     "clip": ("Ask CLIP", ["clip"]),
     "write": ("Write on it", ["clip", "names"]),
     "look": ("Where it looks", ["look"]),
+}
+IN_CHAPTERS = {  # where a part stands in a chapter, too
+    "notebooks/01_visual_prompting": "digit",
+    "notebooks/03_ilm_vp": "digit",
+    "notebooks/04_clip_template_mapping": "clip",
+    "notebooks/05_logoprompt": "write",
+    "notebooks/06_dpt": "look",
 }
 # No connection of any kind; what the page loads are scripts of its own folder, and what it makes itself.
 POLICY = (
@@ -37,6 +46,31 @@ def sizes() -> dict[str, int]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def box(env, part: str) -> nodes.raw:
+    """A part of the page, for the document that is being read."""
+    (title, packs), known = PARTS[part], sizes()
+    env.metadata[env.docname]["live"] = "yes"
+    size = sum(known[name] for name in ["worker", "runtime", *packs]) / 1e6
+    folder = "../" * env.docname.count("/") + "_static/live"
+    text = (
+        f'<section class="vpkit-live" data-live="{part}" data-packs="{" ".join(packs)}" data-folder="{folder}" '
+        f'data-megabytes="{size:.1f}" aria-label="{title}"><noscript>This part needs JavaScript.</noscript></section>'
+    )
+    return nodes.raw("", text, format="html")
+
+
+def place_in_chapter(app, doctree) -> None:
+    """Behind the chapter's link to the page: a notebook keeps the link, its page in the book has the part itself."""
+    part = IN_CHAPTERS.get(app.env.docname)
+    if part is None or not sizes() or app.builder.name != "html":
+        return
+    for link in doctree.findall(addnodes.pending_xref):
+        if link["reftarget"].endswith("try_it"):
+            paragraph = link.parent
+            paragraph.parent.insert(paragraph.parent.index(paragraph) + 1, box(app.env, part))
+            return
+
+
 class Live(Directive):
     """`{live} PART`: a box with a button that loads a part of the page; a sentence where it cannot be."""
 
@@ -44,19 +78,10 @@ class Live(Directive):
 
     def run(self):
         part = directives.choice(self.arguments[0], PARTS)
-        env, (title, packs) = self.state.document.settings.env, PARTS[part]
-        known = sizes()
-        if not known or env.app.builder.format != "html" or env.app.builder.name == "singlehtml":
+        env = self.state.document.settings.env
+        if not sizes() or env.app.builder.format != "html" or env.app.builder.name == "singlehtml":
             return parsed(self, [":::{note}", MISSING, ":::"])
-        env.metadata[env.docname]["live"] = "yes"
-        size = sum(known[name] for name in ["worker", "runtime", *packs]) / 1e6
-        folder = "../" * env.docname.count("/") + "_static/live"
-        box = (
-            f'<section class="vpkit-live" data-live="{part}" data-packs="{" ".join(packs)}" data-folder="{folder}" '
-            f'data-megabytes="{size:.1f}" aria-label="{title}">'
-            "<noscript>This part needs JavaScript.</noscript></section>"
-        )
-        return [nodes.raw("", box, format="html")]
+        return [box(env, part)]
 
 
 class LiveStop(Directive):
@@ -91,5 +116,6 @@ def setup(app):
     app.add_directive("live", Live)
     app.add_directive("live-stop", LiveStop)
     app.connect("builder-inited", copy_packs)
+    app.connect("doctree-read", place_in_chapter)
     app.connect("html-page-context", add_to_page)
     return {"parallel_read_safe": True}

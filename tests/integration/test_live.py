@@ -218,7 +218,9 @@ def test_only_the_page_with_the_directive_gets_files_and_a_policy(monkeypatch, t
     source.mkdir()
     packs.mkdir()
     (source / "conf.py").write_text("extensions = ['myst_parser', 'live']\nmyst_enable_extensions = ['colon_fence']\n")
-    (source / "index.md").write_text("# A book\n\n```{toctree}\ntry_it\n```\n")
+    (source / "index.md").write_text("# A book\n\n```{toctree}\ntry_it\nnotebooks/05_logoprompt\n```\n")
+    (source / "notebooks").mkdir()
+    (source / "notebooks" / "05_logoprompt.md").write_text("# Chapter\n\nYour own: {doc}`../try_it`.\n\nAfter.\n")
     (source / "try_it.md").write_text("# Try it\n\n```{live} write\n```\n\n```{live-stop}\n```\n")
     if made:
         names = ("clip", "names", "page", "runtime", "worker")
@@ -236,7 +238,10 @@ def test_only_the_page_with_the_directive_gets_files_and_a_policy(monkeypatch, t
     assert ("are not in this build of the book" in page) is not made
     assert (f'content="{live.POLICY}"' in page) is made
     assert (out / "_static" / "live" / "clip.js").is_file() is made
+    chapter = (out / "notebooks" / "05_logoprompt.html").read_text()
+    assert ("data-live" in chapter) is (f'content="{live.POLICY}"' in chapter) is made
     if made:
+        assert chapter.index("Your own") < chapter.index('data-folder="../_static/live"') < chapter.index("After.")
         assert 'data-packs="clip names" data-folder="_static/live" data-megabytes="5.0"' in page
         assert page.index("Content-Security-Policy") < page.index("<script")
         assert "data-live-stop" in page

@@ -24,9 +24,11 @@ from vpkit.prompts import ExpandPrompt, PadPrompt, PatchPrompt, paste, render_cl
 from vpkit.prompts.context import ContextPrompt
 
 ROOT = HTML.parents[3]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
 import live_prompts  # noqa: E402
 from print_book import find_chromium  # noqa: E402
+
+from live import IN_CHAPTERS  # noqa: E402
 
 FOLDER = HTML / "_static" / "live"
 PARTS = ("digit", "clip", "write", "look")
@@ -233,7 +235,7 @@ def test_attention_maps_are_the_packages(live):
         assert all(sum(one) == pytest.approx(1, abs=1e-3) for one in maps)
 
 
-def test_only_this_page_loads_it_and_only_when_asked(open_page):
+def test_only_pages_with_a_part_load_it_and_only_when_asked(open_page):
     page, requested = open_page("try_it.html"), []
     page.on("request", lambda request: requested.append(request.url))
     assert page.locator("[data-live] .live-start").count() == len(PARTS)
@@ -247,7 +249,23 @@ def test_only_this_page_loads_it_and_only_when_asked(open_page):
         assert f"{size:.1f} MB" in section.locator(".live-start").inner_text()
     assert requested == []
     named = [name for name in pages() if "_static/live" in (HTML / name).read_text(encoding="utf-8")]
-    assert named == ["try_it.html"]
+    assert named == sorted([*(f"{name}.html" for name in IN_CHAPTERS), "try_it.html"])
+
+
+@pytest.mark.parametrize(
+    ("chapter", "part"), sorted({"01": "digit", "04": "clip", "05": "write", "06": "look"}.items())
+)
+def test_a_chapter_holds_its_part(open_page, chapter, part):
+    (name,) = (name for name in IN_CHAPTERS if name.startswith(f"notebooks/{chapter}"))
+    page = open_page(f"{name}.html")
+    section = start(page, part)
+    if part == "digit":
+        section.get_by_label("or a test digit").select_option("3")
+        wait_for(section, "Without the prompt")
+    else:
+        section.locator(".live-thumbnails button").first.click()
+        page.wait_for_selector(f"[data-live={part}][data-answers]", timeout=PATIENCE)
+    assert page.complaints == []
 
 
 def test_after_loading_nothing_is_asked_for_and_nothing_could_be(open_page):
