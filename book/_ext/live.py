@@ -46,6 +46,11 @@ def sizes() -> dict[str, int]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def are_held(builder) -> bool:
+    """Whether the book that is being built holds the models: they were made, and its pages are files of their own."""
+    return builder.name == "html" and bool(sizes())
+
+
 def box(env, part: str) -> nodes.raw:
     """A part of the page, for the document that is being read."""
     (title, packs), known = PARTS[part], sizes()
@@ -62,7 +67,7 @@ def box(env, part: str) -> nodes.raw:
 def place_in_chapter(app, doctree) -> None:
     """Behind the chapter's link to the page: a notebook keeps the link, its page in the book has the part itself."""
     part = IN_CHAPTERS.get(app.env.docname)
-    if part is None or not sizes() or app.builder.name != "html":
+    if part is None or not are_held(app.builder):
         return
     for link in doctree.findall(addnodes.pending_xref):
         if link["reftarget"].endswith("try_it"):
@@ -79,7 +84,7 @@ class Live(Directive):
     def run(self):
         part = directives.choice(self.arguments[0], PARTS)
         env = self.state.document.settings.env
-        if not sizes() or env.app.builder.format != "html" or env.app.builder.name == "singlehtml":
+        if not are_held(env.app.builder):
             return parsed(self, [":::{note}", MISSING, ":::"])
         return [box(env, part)]
 

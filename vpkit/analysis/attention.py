@@ -1,6 +1,7 @@
 """Where the class token of CLIP's image transformer looks."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,10 +47,7 @@ def class_attention(
         raise ValueError("encode(images) did not run this CLIP's image tower: pass a function that does")
     hidden = inputs[-1]  # a classifier may run the plain image first; its own pass is last
     _, weights = looking.attn(hidden[:, :1], hidden, hidden, need_weights=True)  # (B, 1, n), mean over heads
-    patches = visual.positional_embedding.shape[0] - 1
-    found = weights[:, 0, 1 : 1 + patches].float()
-    side = round(patches**0.5)
-    return (found / found.sum(1, keepdim=True)).view(-1, side, side)
+    return _patch_maps(weights[:, 0], visual)
 
 
 @torch.no_grad()
@@ -77,11 +75,16 @@ def candidate_attention(classifier: DualPromptClassifier, images: Tensor) -> tup
         classifier(images)
     finally:
         handle.remove()
-    patches = classifier.clip.image_transformer().positional_embedding.shape[0] - 1
-    found = block.attention(*seen[0])[..., 1 : 1 + patches].float()  # (B, K, g * g)
-    side = round(patches**0.5)
-    maps = (found / found.sum(2, keepdim=True)).unflatten(2, (side, side))
+    maps = _patch_maps(block.attention(*seen[0]), classifier.clip.image_transformer())
     return classifier.choose(classifier.clip.encode_image(images)), maps
+
+
+def _patch_maps(attention: Tensor, visual: Any) -> Tensor:
+    """Attention (..., n) to all tokens as maps (..., g, g) of the patches, each summing to 1."""
+    patches = visual.positional_embedding.shape[0] - 1
+    found = attention[..., 1 : 1 + patches].float()
+    side = round(patches**0.5)
+    return (found / found.sum(-1, keepdim=True)).unflatten(-1, (side, side))
 
 
 def attention_in_box(maps: Tensor, boxes: Tensor, image_size: int) -> Tensor:

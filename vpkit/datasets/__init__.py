@@ -15,9 +15,9 @@ from vpkit.datasets.bundled import load_digits, load_mnist5k, load_textile
 from vpkit.datasets.cache import cached_images
 from vpkit.datasets.encoded_set import EncodedSet, cache_features
 from vpkit.datasets.folder import SPLITS, load_folder
-from vpkit.datasets.icon_pairs import icon_pairs
 from vpkit.datasets.icons import load_icons
 from vpkit.datasets.image_set import Batches, ImageSet
+from vpkit.datasets.pairs import icon_pairs, pictogram_pairs
 from vpkit.datasets.paper_sets import (
     IMAGENET_FOLDERS,
     load_imagenet_domain,
@@ -26,7 +26,6 @@ from vpkit.datasets.paper_sets import (
     load_ucf101,
     load_wilds,
 )
-from vpkit.datasets.pictogram_pairs import pictogram_pairs
 from vpkit.datasets.pictograms import load_pictograms
 from vpkit.datasets.sampling import chosen_positions
 from vpkit.datasets.source import Source
