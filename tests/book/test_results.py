@@ -148,7 +148,7 @@ def test_what_the_chapters_claim_holds_in_the_stored_studies():
 def test_the_prompts_of_a_study_are_those_it_learned():
     name, prompt = "04_clip_template_mapping", PadPrompt(96, 12, scale=0.25)
     found = vpkit.prompts.study_prompts(name, prompt)
-    assert {"pictograms", "pictograms:inverted", "mnist5k", "textile"} <= set(found)
+    assert {"pictograms", "pictograms-inverted", "mnist5k", "textile"} <= set(found)
     pictures = torch.stack([learned.picture() for learned in found.values()])
     assert pictures.std() > 0.05
     assert not torch.equal(pictures[0], pictures[1])
