@@ -62,6 +62,8 @@ CLIP_CHAPTERS = {  # smallest parameters, and for each of `methods` the rows it 
         {**CLIP_TEN, "shots": 1, "num_candidates": 2, "strip_ratio": 0.4},
         {
             "base to new": ["LoGoPrompt, first stage", "LoGoPrompt, first stage, not pasted"],
+            "KgCoOp": [],
+            "controls": ["linear probe", "GDA", "ZS-LP", "CLAP"],
             "Table 4a": ["names as images", "names pasted"],
             "two stages": ["LoGoPrompt, first stage", "LoGoPrompt, two stages"],
             "CoCoOp": ["CoCoOp"],

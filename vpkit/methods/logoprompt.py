@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, nll_loss
 
 from vpkit.datasets.batches import Batches
-from vpkit.datasets.encoded_set import AugmentedBatches, cache_features, crop_and_flip
+from vpkit.datasets.encoded_set import AugmentedBatches, EncodedSet, cache_features, crop_and_flip
 from vpkit.datasets.image_set import ImageSet
 from vpkit.mappings.one_to_one import identity_mapping
 from vpkit.methods.baselines import TipAdapter
-from vpkit.methods.coop import TextPromptedClassifier
+from vpkit.methods.coop import KgCoOp, TextPromptedClassifier
 from vpkit.methods.protocols import base_to_new
 from vpkit.methods.vp import PromptedClassifier
 from vpkit.models.clip import FrozenCLIP, clip_logits
@@ -254,6 +254,11 @@ class NamePastedImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def encoded(self) -> EncodedSet:
+        """The features of the plain images, not augmented, and their labels."""
+        return EncodedSet(self.inputs.features, self.labels, self.class_names)
+
     def batches(
         self, batch_size: int | None = None, shuffle: bool = False, generator: torch.Generator | None = None
     ) -> Batches | AugmentedBatches:
@@ -344,6 +349,31 @@ class LoGoPromptClassifier(nn.Module):
             return self._log_p_of_named(images, candidates, text)
 
         return reselect(self._log_p(images.features, text), pasted, self.num_candidates)
+
+    @torch.no_grad()
+    def asked(self, images: PastedImages, count: int | None = None) -> "pd.DataFrame":
+        """How the first of some images is decided: a row a candidate, the likeliest on the plain image first.
+
+        Columns: "class"; "plain" p(c | x) and "with its name" p(c | x_c), in [0, 1]; the "smaller" of the two, by which
+        a true class is trained; the "larger", which decides; and whether the class is "chosen".
+
+        Args:
+            images: at least one.
+            count: of candidates; `num_candidates` by default.
+        """
+        import pandas as pd
+
+        text = self.prompt()
+        plain = self._log_p(images.features[:1], text)
+        chosen = reselect(plain, lambda c: self._log_p_of_named(images[:1], c, text), count or self.num_candidates)
+        candidates = chosen.candidates[0]
+        named = self._log_p_of_named(images[:1], chosen.candidates, text)[0].exp()
+        plain = plain[0, candidates].exp()
+        columns = {
+            "class": candidates, "plain": plain, "with its name": named, "smaller": plain.minimum(named),
+            "larger": plain.maximum(named), "chosen": candidates == chosen.prediction,
+        }  # fmt: skip
+        return pd.DataFrame({name: values.tolist() for name, values in columns.items()})
 
     def loss(self, images: PastedImages, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The min-max loss and the plain log probabilities; in evaluation the loss of what `forward` gives."""
@@ -511,7 +541,7 @@ def base_to_new_rows(
     methods: Sequence[str] = (),
     without: Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
-    """{"base", "new", "H"} of zero-shot, CoOp, LoGoPrompt shared and generated, and CoCoOp if `methods` names it.
+    """{"base", "new", "H"} of zero-shot, CoOp, LoGoPrompt shared and generated, and what else `methods` names.
 
     Args:
         halves: test splits of the "base" and "new" classes.
@@ -519,6 +549,7 @@ def base_to_new_rows(
         context, written, coop, logo: `context(names)`, `written(names)`, `coop(text)`, `logo(text)`, as in chapter 5.
         lr: of generated contexts; a fifth for shared ones.
         epochs: CoCoOp gets a sixth.
+        methods: "KgCoOp" and "CoCoOp" are trained, too.
         without: of these names, not to be trained.
 
     Source: Shi & Yang 2023, Table 1. Explained in chapter 5.
@@ -532,11 +563,19 @@ def base_to_new_rows(
         width = context(names).embedded.shape[2]
         return coop(context(names), shift=MetaNet(features.shape[1], width).to(features.device))
 
-    rows = {"zero-shot": base_to_new(lambda names: coop(written(names)), id, halves)}
+    def known(names: Sequence[str]) -> KgCoOp:
+        return KgCoOp(context(names), coop(written(names)).logit_scale, written(names)(), weight=1.0)
+
+    rows = {
+        "zero-shot": base_to_new(lambda names: coop(written(names)), id, halves),
+        "zero-shot, names pasted": base_to_new(lambda names: logo(written(names)), id, halves),
+    }
     shared: dict[str, tuple[Callable, int]] = {
         "CoOp": (lambda names: coop(context(names)), epochs),
         "LoGoPrompt, shared": (lambda names: logo(context(names)), epochs),
     }
+    if "KgCoOp" in methods:
+        shared["KgCoOp"] = known, epochs
     if "CoCoOp" in methods:
         shared["CoCoOp"] = meta, max(1, epochs // 6)
     for method, (make, rounds) in shared.items():
