@@ -59,7 +59,7 @@ CLIP_CHAPTERS = {  # smallest parameters, and for each of `methods` the rows it 
         {method: [method] for method in ("VP+TP", "VP+TP+LM", "linear probe", "full fine-tuning")},
     ),
     "05_logoprompt": (
-        {**CLIP_TEN, "shots": 1, "num_candidates": 2, "strip_ratio": 0.4},
+        {**CLIP_TEN, "shots": 1, "num_candidates": 2, "strip_ratio": 0.4, "new_epochs": 1, "without": []},
         {
             "base to new": ["LoGoPrompt, first stage", "LoGoPrompt, first stage, not pasted"],
             "KgCoOp": [],

@@ -9,8 +9,13 @@ from torch import nn
 import vpkit
 from vpkit import evaluate
 from vpkit.methods import CLAP, FineTuned, TipAdapter, baselines, gaussian_discriminant, linear_probe, tune_votes
-from vpkit.methods.baselines import feature_controls
-from vpkit.methods.baselines import REGULARISATION, _logistic_regression, _logistic_regression_there, augmented
+from vpkit.methods.baselines import (
+    REGULARISATION,
+    _logistic_regression,
+    _logistic_regression_there,
+    augmented,
+    feature_controls,
+)
 from vpkit.models import FrozenCLIP
 
 
@@ -237,7 +242,7 @@ def test_the_controls_of_few_images_are_each_fitted_as_alone():
         vpkit.datasets.EncodedSet(features[rows], labels[rows], ("a", "b", "c")) for rows in (slice(15), slice(15, 30))
     )
     scale = torch.tensor(10.0)
-    found = feature_controls(train, val, text, scale)
+    found = feature_controls(train, lambda: val, text, scale)
     assert tuple(found) == baselines.CONTROLS
     assert all(vpkit.evaluate(classifier, val.batches()).accuracy == 1.0 for classifier in found.values())
     adapter = TipAdapter(features[:15], labels[:15], text, scale)
@@ -246,4 +251,5 @@ def test_the_controls_of_few_images_are_each_fitted_as_alone():
     assert torch.equal(found["Tip-Adapter"].keys, adapter.keys)
     assert not torch.equal(found["Tip-Adapter-F"].keys, adapter.keys)
     assert (found["ZS-LP"].held, found["CLAP"].held) == (False, True)
-    assert list(feature_controls(train, val, text, scale, without=baselines.CONTROLS[1:])) == ["linear probe"]
+    assert list(feature_controls(train, lambda: val, text, scale, without=baselines.CONTROLS[1:])) == ["linear probe"]
+    assert feature_controls(train, pytest.fail, text, scale, without=baselines.CONTROLS) == {}  # nothing is loaded

@@ -205,6 +205,13 @@ def test_the_loss_is_that_of_a_loop_over_images(clip, split):
     assert torch.allclose(logits.exp().sum(1), torch.ones(8), atol=1e-5)
 
 
+def test_images_with_names_can_be_looked_at(clip, split):
+    images, classes = split.inputs[[1, 5]], torch.tensor([[0, 3], [2, 1]])
+    shown = images.pixels_with_names(classes)
+    assert torch.allclose(clip.encode_image(shown.flatten(0, 1)).unflatten(0, (2, 2)), images.with_names(classes))
+    assert torch.equal(shown[0, 0], paste(images.pixels[:1], split.strips[:1], split.pairs.tops[[1]])[0])
+
+
 def test_what_is_asked_of_an_image_is_what_decides_it(clip, split):
     classifier = LoGoPromptClassifier(Says(normalize(torch.randn(4, clip.embed_dim), dim=1)), clip.logit_scale, 3)
     for row in range(8):

@@ -1,6 +1,6 @@
 """What prompting is compared with: linear probe (chapter 1), full fine-tuning (chapter 3), Tip-Adapter (chapter 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -237,7 +237,11 @@ class KnownFeatures(nn.Module):
 
 
 def feature_controls(
-    train: EncodedSet, val: EncodedSet, text: Tensor, logit_scale: Tensor, without: Sequence[str] = ()
+    train: EncodedSet,
+    val: Callable[[], EncodedSet],
+    text: Tensor,
+    logit_scale: Tensor,
+    without: Sequence[str] = (),
 ) -> dict[str, nn.Module]:
     """What can be had from few images without any prompt, each as published: what a prompt has to beat.
 
@@ -245,7 +249,8 @@ def feature_controls(
     epochs) two (`tune_votes`), "ZS-LP" and "CLAP" (SGD at 0.1, 300 epochs) nothing.
 
     Args:
-        train, val: unit features, and labels.
+        train: unit features, and labels.
+        val: gives the same of validation images; called only if something is fitted.
         text: (T, D) unit text features, from which all but the probe start.
         logit_scale: `clip.logit_scale`.
         without: of these names, not to be fitted.
@@ -253,13 +258,15 @@ def feature_controls(
     Raises:
         ValueError: a class without training images.
     """
-    features, labels = train.inputs, train.labels
     found: dict[str, nn.Module] = {}
+    if not set(CONTROLS) - set(without):
+        return found
+    features, labels, held_out = train.inputs, train.labels, val()
     model: Any = KnownFeatures(text)
     if "linear probe" not in without:
-        found["linear probe"] = linear_probe(model, train.batches(), val.batches())
+        found["linear probe"] = linear_probe(model, train.batches(), held_out.batches())
     if "GDA" not in without:
-        found["GDA"] = gaussian_discriminant(model, train.batches(), val.batches(), logit_scale * text)
+        found["GDA"] = gaussian_discriminant(model, train.batches(), held_out.batches(), logit_scale * text)
     for name, held in (("ZS-LP", False), ("CLAP", True)):
         if name not in without:
             found[name] = CLAP(features, labels, text, logit_scale, held)
@@ -273,7 +280,7 @@ def feature_controls(
                 optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-3, eps=1e-4)
                 batches = train.batches(256, shuffle=True)
                 fit(adapter, batches, None, optimizer, 20, schedule=schedules.cosine, show=False)
-            tune_votes(adapter, val.inputs, val.labels)
+            tune_votes(adapter, held_out.inputs, held_out.labels)
     return found
 
 

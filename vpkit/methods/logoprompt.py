@@ -39,6 +39,7 @@ __all__ = [
     "attack_table",
     "hard_negatives",
     "min_max_loss",
+    "of_the_same_text",
     "reselect",
     "variants",
 ]
@@ -195,6 +196,12 @@ class PastedImages:
     def with_names(self, classes: Tensor) -> Tensor:
         """Features (B, K, D) of each image with the name of each of its classes (B, K) on it."""
         return self.pairs(self.positions, classes)
+
+    def pixels_with_names(self, classes: Tensor) -> Tensor:
+        """The images themselves (B, K, 3, H, W) in [0, 1], with the name of each of their classes (B, K) on them."""
+        classes, count = classes.to(self.pairs.strips.device), classes.shape[1]
+        images, tops = (each.repeat_interleave(count, 0) for each in (self.pixels, self.pairs.tops[self.positions]))
+        return paste(images, self.pairs.strips[classes.flatten()], tops).unflatten(0, (-1, count))
 
     def with_strips(self, classes: Tensor, strips: Tensor, tops: Tensor | None = None) -> Tensor:
         """The same from strips (T, 3, h, W) in [0, 1] that may take gradients: encoded anew.
@@ -475,6 +482,25 @@ class PixelClassifier(nn.Module):
         return self.classifier.loss(images.pixels, labels)
 
 
+def of_the_same_text(
+    learned: LoGoPromptClassifier, train: EncodedSet, written: Tensor
+) -> dict[str, TextPromptedClassifier | LoGoPromptClassifier]:
+    """Two more ways to use what LoGoPrompt has learned, nothing trained: no name pasted, and with Tip-Adapter's votes.
+
+    Args:
+        train: features of the training images, the adapter's keys, with the alpha and beta of ImageNet.
+        written: (T, D) unit features of the hand-written text.
+
+    Source: Shi & Yang 2023, Table 2 (the adapter without its search).
+    """
+    adapter = TipAdapter(train.inputs, train.labels, written, learned.logit_scale)
+    kept: dict[str, Any] = {key: getattr(learned, key) for key in ("num_candidates", "include_positive")}
+    return {
+        "LoGoPrompt, name not pasted": TextPromptedClassifier(learned.prompt, learned.logit_scale),
+        "LoGoPrompt + adapter": LoGoPromptClassifier(learned.prompt, learned.logit_scale, adapter=adapter, **kept),
+    }
+
+
 def variants(
     methods: Sequence[str],
     clip: FrozenCLIP,
@@ -540,6 +566,7 @@ def base_to_new_rows(
     epochs: int,
     methods: Sequence[str] = (),
     without: Sequence[str] = (),
+    lrs: Mapping[str, float] | None = None,
 ) -> dict[str, dict[str, float]]:
     """{"base", "new", "H"} of zero-shot, CoOp, LoGoPrompt shared and generated, and what else `methods` names.
 
@@ -551,6 +578,7 @@ def base_to_new_rows(
         epochs: CoCoOp gets a sixth.
         methods: "KgCoOp" and "CoCoOp" are trained, too.
         without: of these names, not to be trained.
+        lrs: learning rates of single methods, in place of those of `lr`.
 
     Source: Shi & Yang 2023, Table 1. Explained in chapter 5.
     """
@@ -570,6 +598,7 @@ def base_to_new_rows(
         "zero-shot": base_to_new(lambda names: coop(written(names)), id, halves),
         "zero-shot, names pasted": base_to_new(lambda names: logo(written(names)), id, halves),
     }
+    rates = lrs or {}
     shared: dict[str, tuple[Callable, int]] = {
         "CoOp": (lambda names: coop(context(names)), epochs),
         "LoGoPrompt, shared": (lambda names: logo(context(names)), epochs),
@@ -580,11 +609,12 @@ def base_to_new_rows(
         shared["CoCoOp"] = meta, max(1, epochs // 6)
     for method, (make, rounds) in shared.items():
         if method not in without:
-            train = partial(learn, epochs=rounds, lr=lr / 5, name=f"{method}, base")
+            train = partial(learn, epochs=rounds, lr=rates.get(method, lr / 5), name=f"{method}, base")
             rows[method] = base_to_new(make, train, halves)
     if "LoGoPrompt, first stage" not in without:
         state: dict[str, Tensor] = {}
-        train = partial(learn, epochs=epochs, lr=lr, name="LoGoPrompt, first stage, base")
+        rate = rates.get("LoGoPrompt, first stage", lr)
+        train = partial(learn, epochs=epochs, lr=rate, name="LoGoPrompt, first stage, base")
         rows["LoGoPrompt, first stage"] = base_to_new(
             lambda names: logo(generated(names)), lambda stage: state.update(train(stage).state_dict()), halves
         )
