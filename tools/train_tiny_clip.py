@@ -24,7 +24,7 @@ import torch
 from tiny_clip.distil import Student
 from tiny_clip.icon_sets import wordnet_nouns
 from tiny_clip.optimize import Training, averaged_weights, in_workers, start_worker
-from tiny_clip.pictures import MASK, STYLE_NAMES, WORD, compose, style_of
+from tiny_clip.pictures import MASK, STYLE_NAMES, WORD, Banks, compose, style_of, with_strip
 from tiny_clip.prepare import prepare
 from tiny_clip.space import CONTENT, EMBED, LETTERS_AT, SHOWN, Space, letters_in, name_vectors, spelling
 from torch import Tensor, nn
@@ -35,7 +35,9 @@ from torch.nn.functional import (
     cross_entropy,
     normalize,
     pad,
+    softplus,
 )
+from torch.optim.swa_utils import update_bn
 
 from vpkit.book.session import keep_freed_memory
 from vpkit.datasets.pictograms import pictogram_table
@@ -118,6 +120,17 @@ def imagenet_tower() -> Tower:
     return tower
 
 
+def load_mean(tower: Tower, paths: list[Path], banks: Banks, batch: int) -> None:
+    """The mean of the weights of several checkpoints (Wortsman et al. 2022), batch statistics taken anew."""
+    kept = [averaged_weights(path) for path in paths]
+    mean = {
+        k: sum(weights[k] for weights in kept) / len(kept) if v.is_floating_point() else v for k, v in kept[0].items()
+    }
+    tower.load_state_dict(mean)
+    if len(paths) > 1:
+        update_bn((compose(banks, batch).images for _ in range(60)), tower)
+
+
 def letters_of(words: list[str]) -> Tensor:
     """(W, LETTERS) the first letters as 1 to 26; 0 for a space or nothing."""
     return torch.tensor([letters_in(word[:LETTERS].ljust(LETTERS)) for word in words])
@@ -137,14 +150,15 @@ def train_tower(rank: int, args) -> None:
     torch.manual_seed(args.seed)
     tower = imagenet_tower()
     if args.start:
-        tower.load_state_dict(averaged_weights(args.start))
+        load_mean(tower, args.start, sized[SIDE], args.batch)
     tower = tower.to(memory_format=torch.channels_last).train()
     all_styles = torch.arange(len(STYLE_NAMES))
 
     def losses(progress: float) -> tuple[Tensor, dict]:
         # Easy to hard: few words on plain ground and small pictures first, at the end everything at full size.
+        scaled = sized[SMALL if progress < args.small else SIDE]
         shown = compose(
-            sized[SMALL if progress < args.small else SIDE],
+            scaled,
             args.batch,
             hardness=min(1.0, max(0.0, (progress - 0.05) / 0.3)),
             easy_words=easy if progress < 0.04 and not args.start else None,
@@ -166,6 +180,14 @@ def train_tower(rank: int, args) -> None:
         # A picture with its own name on it is nearer to its sentence than the drawing alone can be.
         own = strips & (one == two)
         own_loss = 1 - (features[own] * named[one[own]]).sum(1).mean() if own.any() else 0.0
+        # ... and the same picture is, with it than without it: what LoGoPrompt lives from.
+        bare = torch.where(plain & (shown.styles == 0))[0][: args.pairs]
+        position = scaled.word_of(one[bare])
+        bare, position = bare[position >= 0], position[position >= 0]
+        names_shown = scaled.words[0][position].float() / 255
+        pasted = tower(with_strip(shown.images[bare], names_shown).to(memory_format=torch.channels_last))[0]
+        gained = ((pasted - features[bare].detach()) * named[one[bare]]).sum(1)
+        pair_loss = softplus(20 * (0.05 - gained)).mean()
         # Of the sentences on what is seen, the one that asks for its style comes first.
         shown_styled = torch.where(plain & (torch.rand(len(plain)) < 0.5))[0]
         asking = space.text(
@@ -192,8 +214,9 @@ def train_tower(rank: int, args) -> None:
             values |= {"read": read.diagonal().mean(), "spelt": spelt}
             values["style"] = (by_style.argmax(1) == shown.styles).float().mean()
             values["asked"] = asked_loss
+            values["gained"] = (gained > 0).float().mean()
         total = seen_loss + near_loss + (both_loss if strips.any() else 0.0) + 2 * read_loss + 0.5 * quiet
-        total = total + 0.5 * own_loss + 0.5 * asked_loss
+        total = total + 0.5 * own_loss + 0.5 * asked_loss + pair_loss
         return total + 0.2 * cross_entropy(by_style, shown.styles) + spelt + silhouette, values
 
     heads = [p for name, p in tower.named_parameters() if not name.startswith("visual.trunk")]
@@ -284,7 +307,10 @@ def train_vit(rank: int, args) -> None:
     count = len(listed["names"])
     memory = Space(listed["mean"], listed["basis"]).text(listed["content"], listed["spelling"][:count])
     torch.manual_seed(args.seed)
-    student = Student(tiny_vit(teacher).visual, teacher.trunk).to(memory_format=torch.channels_last)
+    student = Student(tiny_vit(teacher).visual, teacher.trunk)
+    if args.start:
+        go_on_from(student, *args.start)
+    student = student.to(memory_format=torch.channels_last)
 
     def losses(progress: float) -> tuple[Tensor, dict]:
         shown = compose(banks, args.batch, hardness=min(1.0, 2 * progress))
@@ -315,6 +341,12 @@ def train_vit(rank: int, args) -> None:
     optimizers = [muon, torch.optim.AdamW(others, args.lr, weight_decay=0.05)]
     with sdpa_kernel(SDPBackend.MATH):  # on a CPU the fused attention's way back takes four times as long
         Training(student, optimizers, args.folder / "vit.pt", args.steps).run(losses, rank, args.seed)
+
+
+def go_on_from(student: Student, path: Path) -> None:
+    """An earlier student's weights, but for the convolutions, which stay those of the teacher."""
+    own = student.visual.conv1[:-1].state_dict(prefix="visual.conv1.")
+    student.load_state_dict(averaged_weights(path) | own)
 
 
 def tiny_vit(teacher: nn.Module | None = None) -> nn.Module:
@@ -371,7 +403,9 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--icons", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path("_build/tiny_clip"), help="banks and checkpoints")
-    parser.add_argument("--start", type=Path, help="a checkpoint the tower's weights start from; default: ImageNet's")
+    start = "checkpoints to start from: of the tower, or their mean (default: ImageNet's); of the vit"
+    parser.add_argument("--start", type=Path, nargs="+", help=start)
+    parser.add_argument("--pairs", type=int, default=32, help="pictures of a batch shown with their own name, too")
     parser.add_argument("--out", type=Path, help="where export writes; default: vpkit/data/clip")
     parser.add_argument("--steps", type=int, help="default: tower 5000, text 4000, vit 3000")
     parser.add_argument("--small", type=float, default=0.7, help="share of the tower's steps at 64 px")

@@ -43,7 +43,8 @@ class Training:
 
     def __init__(self, network: nn.Module, optimizers: list[torch.optim.Optimizer], path: Path, steps: int):
         self.network, self.optimizers, self.path, self.steps = network, optimizers, path, steps
-        self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
+        decay = min(0.998, 1 - 10 / steps)  # over a tenth of a short run
+        self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         self.step, rates = 0, [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         if path.exists():
             kept = torch.load(path, weights_only=True)
