@@ -370,7 +370,7 @@ class LoGoPromptClassifier(nn.Module):
         """
         import pandas as pd
 
-        text, one = self.prompt(), images[[0]]
+        text, one = self.prompt(), images[:1]
         plain = self._log_p(one.features, text)
         chosen = reselect(plain, lambda c: self._log_p_of_named(one, c, text), count or self.num_candidates)
         candidates = chosen.candidates[0]
