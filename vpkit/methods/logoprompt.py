@@ -370,11 +370,11 @@ class LoGoPromptClassifier(nn.Module):
         """
         import pandas as pd
 
-        text = self.prompt()
-        plain = self._log_p(images.features[:1], text)
-        chosen = reselect(plain, lambda c: self._log_p_of_named(images[:1], c, text), count or self.num_candidates)
+        text, one = self.prompt(), images[:1]
+        plain = self._log_p(one.features, text)
+        chosen = reselect(plain, lambda c: self._log_p_of_named(one, c, text), count or self.num_candidates)
         candidates = chosen.candidates[0]
-        named = self._log_p_of_named(images[:1], chosen.candidates, text)[0].exp()
+        named = self._log_p_of_named(one, chosen.candidates, text)[0].exp()
         plain = plain[0, candidates].exp()
         columns = {
             "class": candidates, "plain": plain, "with its name": named, "smaller": plain.minimum(named),
