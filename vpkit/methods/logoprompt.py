@@ -197,23 +197,24 @@ class PastedImages:
         """Features (B, K, D) of each image with the name of each of its classes (B, K) on it."""
         return self.pairs(self.positions, classes)
 
-    def pixels_with_names(self, classes: Tensor) -> Tensor:
-        """The images themselves (B, K, 3, H, W) in [0, 1], with the name of each of their classes (B, K) on them."""
-        classes, count = classes.to(self.pairs.strips.device), classes.shape[1]
-        images, tops = (each.repeat_interleave(count, 0) for each in (self.pixels, self.pairs.tops[self.positions]))
-        return paste(images, self.pairs.strips[classes.flatten()], tops).unflatten(0, (-1, count))
-
-    def with_strips(self, classes: Tensor, strips: Tensor, tops: Tensor | None = None) -> Tensor:
-        """The same from strips (T, 3, h, W) in [0, 1] that may take gradients: encoded anew.
+    def pixels_with_names(self, classes: Tensor, strips: Tensor | None = None, tops: Tensor | None = None) -> Tensor:
+        """The images themselves (B, K, 3, H, W) in [0, 1], with the name of each of their classes (B, K) on them.
 
         Args:
+            strips: (T, 3, h, W), the split's own by default.
             tops: (B K,) row of each strip; by default an image's own place.
         """
-        count = classes.shape[1]
+        strips = self.pairs.strips if strips is None else strips
+        classes, count = classes.to(strips.device), classes.shape[1]
         images = self.pixels.repeat_interleave(count, 0)  # (B K, 3, H, W)
         if tops is None:
             tops = self.pairs.tops[self.positions].repeat_interleave(count, 0)
-        return self.pairs.encode(paste(images, strips[classes.flatten()], tops)).unflatten(0, (-1, count))
+        return paste(images, strips[classes.flatten()], tops).unflatten(0, (-1, count))
+
+    def with_strips(self, classes: Tensor, strips: Tensor, tops: Tensor | None = None) -> Tensor:
+        """Features as `with_names`, from strips (T, 3, h, W) in [0, 1] that may take gradients: encoded anew."""
+        images = self.pixels_with_names(classes, strips, tops)  # (B, K, 3, H, W)
+        return self.pairs.encode(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
 class NamePastedImages:
