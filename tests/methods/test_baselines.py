@@ -8,8 +8,14 @@ from torch import nn
 
 import vpkit
 from vpkit import evaluate
-from vpkit.methods import CLAP, FineTuned, TipAdapter, gaussian_discriminant, linear_probe, tune_votes
-from vpkit.methods.baselines import REGULARISATION, _logistic_regression, _logistic_regression_there, augmented
+from vpkit.methods import CLAP, FineTuned, TipAdapter, baselines, gaussian_discriminant, linear_probe, tune_votes
+from vpkit.methods.baselines import (
+    REGULARISATION,
+    _logistic_regression,
+    _logistic_regression_there,
+    augmented,
+    feature_controls,
+)
 from vpkit.models import FrozenCLIP
 
 
@@ -226,3 +232,24 @@ def test_clap_starts_as_zero_shot_and_stays_near_where_zero_shot_is_right():
         vpkit.fit(classifier, data.batches(30), None, torch.optim.SGD(classifier.parameters(), 0.5), 100, show=False)
     moved = [float((classifier.weight - text).norm()) for classifier in (held, free)]
     assert 0 < moved[0] < 0.7 * moved[1]
+
+
+def test_the_controls_of_few_images_are_each_fitted_as_alone():
+    text, centres = directions(3, 3)
+    labels = torch.arange(30) % 3
+    features = nn.functional.normalize(centres[labels] + 0.05 * torch.randn(30, 6), dim=1)
+    train, val = (
+        vpkit.datasets.EncodedSet(features[rows], labels[rows], ("a", "b", "c")) for rows in (slice(15), slice(15, 30))
+    )
+    scale = torch.tensor(10.0)
+    found = feature_controls(train, lambda: val, text, scale)
+    assert tuple(found) == baselines.CONTROLS
+    assert all(vpkit.evaluate(classifier, val.batches()).accuracy == 1.0 for classifier in found.values())
+    adapter = TipAdapter(features[:15], labels[:15], text, scale)
+    tune_votes(adapter, features[15:], labels[15:])
+    assert (found["Tip-Adapter"].share, found["Tip-Adapter"].sharpness) == (adapter.share, adapter.sharpness)
+    assert torch.equal(found["Tip-Adapter"].keys, adapter.keys)
+    assert not torch.equal(found["Tip-Adapter-F"].keys, adapter.keys)
+    assert (found["ZS-LP"].held, found["CLAP"].held) == (False, True)
+    assert list(feature_controls(train, lambda: val, text, scale, without=baselines.CONTROLS[1:])) == ["linear probe"]
+    assert feature_controls(train, pytest.fail, text, scale, without=baselines.CONTROLS) == {}  # nothing is loaded

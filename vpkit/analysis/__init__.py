@@ -3,16 +3,26 @@
 Nothing here trains or changes a model; whatever is drawn is drawn by `vpkit.plots`.
 """
 
-from vpkit.analysis.attention import attention_in_box, candidate_attention, class_attention
+from vpkit.analysis.attention import (
+    attention_in_box,
+    candidate_attention,
+    candidates_in_pairs,
+    class_attention,
+    look_at_pairs,
+    mean_looks,
+)
 from vpkit.analysis.explanation import explain_by_example, source_probabilities
 from vpkit.analysis.feature_statistics import frechet_distance, mean_pairwise_distance
 
 __all__ = [
     "attention_in_box",
     "candidate_attention",
+    "candidates_in_pairs",
     "class_attention",
     "explain_by_example",
     "frechet_distance",
+    "look_at_pairs",
+    "mean_looks",
     "mean_pairwise_distance",
     "source_probabilities",
 ]

@@ -1,6 +1,6 @@
 """What prompting is compared with: linear probe (chapter 1), full fine-tuning (chapter 3), Tip-Adapter (chapter 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot, pad
 
+from vpkit.datasets.encoded_set import EncodedSet
 from vpkit.interfaces import LabelledBatches
 from vpkit.models.clip import clip_logits
 from vpkit.models.frozen import FrozenModel, HoldsFrozen
+from vpkit.training import schedules
+from vpkit.training.loop import fit
 
+CONTROLS = ("linear probe", "GDA", "ZS-LP", "CLAP", "Tip-Adapter", "Tip-Adapter-F")  # of `feature_controls`
 REGULARISATION = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -212,6 +216,72 @@ def _check_classes(labels: Tensor, class_names: Sequence[str]) -> None:
     if missing:
         names = ", ".join(class_names[i] for i in missing)
         raise ValueError(f"no training image of: {names}; a probe needs at least one of each class")
+
+
+class KnownFeatures(nn.Module):
+    """A frozen model whose features are already there: what `linear_probe` and `gaussian_discriminant` ask of one.
+
+    Args:
+        like: a tensor on the device, and of the type, that classifiers shall have.
+    """
+
+    mean: Tensor
+
+    def __init__(self, like: Tensor):
+        super().__init__()
+        self.register_buffer("mean", like.new_zeros(1), persistent=False)
+
+    def features(self, images: Any) -> Tensor:
+        """Features (B, D), or what has them as ``features``, as they are."""
+        return getattr(images, "features", images)
+
+
+def feature_controls(
+    train: EncodedSet,
+    val: Callable[[], EncodedSet],
+    text: Tensor,
+    logit_scale: Tensor,
+    without: Sequence[str] = (),
+) -> dict[str, nn.Module]:
+    """What can be had from few images without any prompt, each as published: what a prompt has to beat.
+
+    "linear probe" and "GDA" choose a number on validation, "Tip-Adapter" and "Tip-Adapter-F" (AdamW at 1e-3, 20
+    epochs) two (`tune_votes`), "ZS-LP" and "CLAP" (SGD at 0.1, 300 epochs) nothing.
+
+    Args:
+        train: unit features, and labels.
+        val: gives the same of validation images; called only if something is fitted.
+        text: (T, D) unit text features, from which all but the probe start.
+        logit_scale: `clip.logit_scale`.
+        without: of these names, not to be fitted.
+
+    Raises:
+        ValueError: a class without training images.
+    """
+    found: dict[str, nn.Module] = {}
+    if not set(CONTROLS) - set(without):
+        return found
+    features, labels, held_out = train.inputs, train.labels, val()
+    model: Any = KnownFeatures(text)
+    if "linear probe" not in without:
+        found["linear probe"] = linear_probe(model, train.batches(), held_out.batches())
+    if "GDA" not in without:
+        found["GDA"] = gaussian_discriminant(model, train.batches(), held_out.batches(), logit_scale * text)
+    for name, held in (("ZS-LP", False), ("CLAP", True)):
+        if name not in without:
+            found[name] = CLAP(features, labels, text, logit_scale, held)
+            optimizer = torch.optim.SGD(found[name].parameters(), lr=0.1, momentum=0.9)
+            batches = train.batches(256, shuffle=True)
+            fit(found[name], batches, None, optimizer, 300, schedule=schedules.cosine, show=False)
+    for name in ("Tip-Adapter", "Tip-Adapter-F"):
+        if name not in without:
+            adapter = found[name] = TipAdapter(features, labels, text, logit_scale)
+            if name == "Tip-Adapter-F":
+                optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-3, eps=1e-4)
+                batches = train.batches(256, shuffle=True)
+                fit(adapter, batches, None, optimizer, 20, schedule=schedules.cosine, show=False)
+            tune_votes(adapter, held_out.inputs, held_out.labels)
+    return found
 
 
 class TipAdapter(nn.Module):
