@@ -56,7 +56,7 @@ CLIP_TEN = {"dataset": "digits", "n_train": 30, "n_test": 20, "epochs": 1, "devi
 CLIP_CHAPTERS = {  # smallest parameters, and for each of `methods` the rows it gives
     "04_clip_template_mapping": (
         {**CLIP_TEN, "prompt_size": 4},
-        {method: [method] for method in ("VP+TP", "VP+TP+LM", "linear probe", "full fine-tuning")},
+        {method: [method] for method in ("VP+TP", "VP+TP+LM", "TP+LM", "linear probe", "full fine-tuning")},
     ),
     "05_logoprompt": (
         {**CLIP_TEN, "shots": 1, "num_candidates": 2, "strip_ratio": 0.4},

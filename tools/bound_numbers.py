@@ -35,6 +35,7 @@ CHAPTERS = (  # the others are rewritten first
     "01_visual_prompting",
     "02_label_mapping",
     "03_ilm_vp",
+    "04_clip_template_mapping",
     "07_behind_an_interface",
     "08_reproduction",
     "09_your_own_task",

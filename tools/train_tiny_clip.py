@@ -308,10 +308,8 @@ def train_vit(rank: int, args) -> None:
     memory = Space(listed["mean"], listed["basis"]).text(listed["content"], listed["spelling"][:count])
     torch.manual_seed(args.seed)
     student = Student(tiny_vit(teacher).visual, teacher.trunk)
-    if args.start:  # an earlier student, but with the convolutions of this teacher
-        weights = averaged_weights(*args.start)
-        own = student.visual.conv1[:-1].state_dict(prefix="visual.conv1.")
-        student.load_state_dict(weights | own)
+    if args.start:
+        go_on_from(student, *args.start)
     student = student.to(memory_format=torch.channels_last)
 
     def losses(progress: float) -> tuple[Tensor, dict]:
@@ -343,6 +341,12 @@ def train_vit(rank: int, args) -> None:
     optimizers = [muon, torch.optim.AdamW(others, args.lr, weight_decay=0.05)]
     with sdpa_kernel(SDPBackend.MATH):  # on a CPU the fused attention's way back takes four times as long
         Training(student, optimizers, args.folder / "vit.pt", args.steps).run(losses, rank, args.seed)
+
+
+def go_on_from(student: Student, path: Path) -> None:
+    """An earlier student's weights, but for the convolutions, which stay those of the teacher."""
+    own = student.visual.conv1[:-1].state_dict(prefix="visual.conv1.")
+    student.load_state_dict(averaged_weights(path) | own)
 
 
 def tiny_vit(teacher: nn.Module | None = None) -> nn.Module:

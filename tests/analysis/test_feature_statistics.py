@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import vpkit
 from vpkit.analysis.feature_statistics import frechet_distance, mean_pairwise_distance
 
 
@@ -33,3 +34,14 @@ def test_too_few_images_are_refused():
         frechet_distance(torch.randn(1, 4), torch.randn(3, 4))
     with pytest.raises(ValueError, match="N above 1"):
         mean_pairwise_distance(torch.randn(1, 4))
+
+
+def test_distance_and_diversity_are_those_of_a_set_and_without_a_reference_only_the_second():
+    torch.manual_seed(0)
+    features, reference = torch.randn(20, 5), torch.randn(30, 5)
+    found = vpkit.analysis.distance_and_diversity(features, reference)
+    assert found == {
+        "distance": vpkit.analysis.frechet_distance(features, reference),
+        "diversity": vpkit.analysis.mean_pairwise_distance(features),
+    }
+    assert list(vpkit.analysis.distance_and_diversity(features)) == ["diversity"]

@@ -130,6 +130,16 @@ def test_fine_tuning_may_start_from_the_head_there_is(model):
     assert vpkit.count_parameters(tuned) == sum(p.numel() for p in model.parameters())
 
 
+def test_fine_tuning_without_new_statistics_moves_only_weights(model, image_set):
+    """Frozen batch statistics: at a learning rate of nothing it stays the frozen model, which it does not otherwise."""
+    for batch_statistics in (False, True):
+        tuned = FineTuned(model, None, flip=False, batch_statistics=batch_statistics)
+        nothing = torch.optim.SGD(tuned.parameters(), lr=0.0)
+        vpkit.fit(tuned, image_set.batches(16), None, nothing, 1, show=False)
+        images = torch.rand(3, 3, 16, 16)
+        assert torch.allclose(tuned.eval()(images), model(images)) is not batch_statistics
+
+
 def test_votes_of_tip_adapter_are_those_of_a_loop():
     torch.manual_seed(0)
     features, keys = (torch.nn.functional.normalize(torch.randn(n, 6), dim=1) for n in (4, 5))

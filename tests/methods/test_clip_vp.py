@@ -54,7 +54,7 @@ def test_every_sentence_stands_at_its_template_and_class(clip, images):
 def test_the_loop_of_the_chapter_is_fit_with_remap(clip, images):
     """The cell of VP+TP+LM, run as it stands, beside one `fit`: equal to the bit."""
     cells = nbformat.read(ROOT / "notebooks" / "04_clip_template_mapping.ipynb", as_version=4).cells
-    (source,) = (cell.source for cell in cells if "classifier, optimizer = trainable(every_sentence)" in cell.source)
+    (source,) = (cell.source for cell in cells if "classifier, optimizer = trainable(sentences)" in cell.source)
     model = every_sentence(clip, NAMES, ("a photo of a {}.", "a {}.", "a sketch of a {}."))
 
     def trainable(model):
@@ -65,7 +65,8 @@ def test_the_loop_of_the_chapter_is_fit_with_remap(clip, images):
 
     names = {
         "trainable": trainable,
-        "every_sentence": model,
+        "sentences": model,
+        "seed": 0,
         "epochs": 3,
         "train": images,
         "batches": images.batches(4, shuffle=True),

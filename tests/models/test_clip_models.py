@@ -74,7 +74,7 @@ def test_missing_weights_say_where_they_belong(tmp_path, monkeypatch):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="expected one of tiny, tiny-vit, tiny-2, ViT-B-32"):
+    with pytest.raises(ValueError, match="expected one of tiny, tiny-vit, tiny-2, tiny-vit-2, ViT-B-32"):
         vpkit.load_clip("ViT-B-23")
     with pytest.raises(ValueError, match=r"expected one of .*laion2b"):
         vpkit.load_clip("open_clip:ViT-B-32/nobody")

@@ -51,9 +51,10 @@ def test_names_of_the_offline_sets_are_known_but_textile_words_are_not(clip):
 
 
 @pytest.mark.slow
-def test_tiny_reads_a_name_pasted_on_the_picture(icons):
+@pytest.mark.parametrize("edition", ["tiny", "tiny-2"])
+def test_it_reads_a_name_pasted_on_the_picture(edition, icons):
     """LoGoPrompt's Figure 1b: the score of the true class rises."""
-    tiny = vpkit.load_clip("tiny")
+    tiny = vpkit.load_clip(edition)
     text = tiny.encode_text(vpkit.prompts.fill_templates(TEMPLATE, icons.class_names))
     strips = vpkit.prompts.render_class_names(icons.class_names, 96, 19)
     tops = vpkit.prompts.strip_offsets(len(icons), 96, 19, seed=0)
@@ -65,8 +66,9 @@ def test_tiny_reads_a_name_pasted_on_the_picture(icons):
     assert ((named * own).sum(1) > (plain * own).sum(1)).float().mean() > 0.8
 
 
-def test_the_towers_share_the_text():
-    tiny, vit = (vpkit.load_clip(name) for name in ("tiny", "tiny-vit"))
+@pytest.mark.parametrize("names", [("tiny", "tiny-vit"), ("tiny-2", "tiny-vit-2")])
+def test_the_towers_share_the_text(names):
+    tiny, vit = (vpkit.load_clip(name) for name in names)
     sentences = ["a photo of a star.", "a sketch of a chess king."]
     assert torch.equal(tiny.encode_text(sentences), vit.encode_text(sentences))
     assert tiny.reference_features.shape == (512, tiny.embed_dim)
@@ -74,10 +76,11 @@ def test_the_towers_share_the_text():
 
 
 @pytest.mark.slow
-def test_the_second_edition_names_designs_it_never_saw_but_hardly_things_it_never_saw():
+@pytest.mark.parametrize("name", ["tiny-2", "tiny-vit-2"])
+def test_the_second_edition_names_designs_it_never_saw_but_hardly_things_it_never_saw(name):
     from test_tiny_training import HELD_OUT
 
-    clip = vpkit.load_clip("tiny-2")
+    clip = vpkit.load_clip(name)
     images = vpkit.load_dataset("pictograms", "test", size=96, subset=488)
     model = clip.zero_shot(vpkit.prompts.fill_templates(TEMPLATE, images.class_names))
     with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+from tiny_clip.distil import Student
 from tiny_clip.held_out import HELD_OUT, copies, cut_out, is_refused, kept_designs
 from tiny_clip.icon_sets import OTHER_NAMES, class_names_by_icon, words_of
 from tiny_clip.space import CONTENT, EMBED, LETTERS_AT, STYLES_AT, Space, spelling
@@ -92,3 +93,35 @@ def test_a_sentence_has_a_part_for_content_style_and_letters():
     assert (plain[:, STYLES_AT:LETTERS_AT] == 0).all()
     assert styled[1, STYLES_AT:LETTERS_AT].argmax() == 2
     assert torch.allclose(torch.nn.functional.cosine_similarity(plain[:, :CONTENT], content), torch.ones(3), atol=1e-5)
+
+
+def checkpoint_of(network, path, add: float):
+    """A file as `Training` leaves it, whose averaged weights are those of `network` plus a number."""
+    averaged = {f"module.{k}": v + add if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    torch.save({"averaged": averaged}, path)
+    return path
+
+
+def test_a_tower_starts_from_the_mean_of_two_checkpoints(tmp_path, monkeypatch):
+    import train_tiny_clip as training
+
+    monkeypatch.setattr(training, "update_bn", lambda batches, network: None)  # needs pictures
+    tower = training.Tower()
+    paths = [checkpoint_of(tower, tmp_path / f"{add}.pt", add) for add in (0.0, 1.0)]
+    other = training.Tower()
+    training.load_mean(other, paths, banks=None, batch=4)
+    assert torch.allclose(other.log_scale, tower.log_scale + 0.5)
+    training.load_mean(other, paths[1:], banks=None, batch=4)
+    assert torch.allclose(other.log_scale, tower.log_scale + 1)
+
+
+def test_a_student_that_goes_on_takes_the_convolutions_of_its_new_teacher(tmp_path):
+    import train_tiny_clip as training
+
+    teachers = [training.Tower().visual.eval() for _ in range(2)]
+    students = [Student(training.tiny_vit(teacher).visual, teacher.trunk) for teacher in teachers]
+    path = checkpoint_of(students[0], tmp_path / "vit.pt", 1.0)
+    training.go_on_from(students[1], path)
+    for name, value in teachers[1].trunk.conv_stem.state_dict().items():
+        assert torch.equal(students[1].visual.conv1[0].state_dict()[name], value)
+    assert torch.allclose(students[1].visual.proj, students[0].visual.proj + 1)

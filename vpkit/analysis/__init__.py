@@ -12,13 +12,18 @@ from vpkit.analysis.attention import (
     mean_looks,
 )
 from vpkit.analysis.explanation import explain_by_example, source_probabilities
-from vpkit.analysis.feature_statistics import frechet_distance, mean_pairwise_distance
+from vpkit.analysis.feature_statistics import (
+    distance_and_diversity,
+    frechet_distance,
+    mean_pairwise_distance,
+)
 
 __all__ = [
     "attention_in_box",
     "candidate_attention",
     "candidates_in_pairs",
     "class_attention",
+    "distance_and_diversity",
     "explain_by_example",
     "frechet_distance",
     "look_at_pairs",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-__all__ = ["frechet_distance", "mean_pairwise_distance"]
+__all__ = ["distance_and_diversity", "frechet_distance", "mean_pairwise_distance"]
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -39,3 +39,20 @@ def mean_pairwise_distance(features: Tensor) -> float:
     unit, count = normalize(features.cpu().double(), dim=1), len(features)
     cosine = (unit.sum(0).square().sum() - count) / (count * (count - 1))  # over all pairs, without building them
     return float(1 - cosine)
+
+
+def distance_and_diversity(features: Tensor, reference: Tensor | None = None) -> dict[str, float]:
+    """VP's two properties of a data set: {"distance"} to what the model was trained on, and {"diversity"} within.
+
+    Args:
+        features: (N, D) of the data set.
+        reference: (M, D) of training pictures, such as `clip.reference_features`; None, where not known, leaves
+            the distance out.
+
+    Raises:
+        ValueError: as `frechet_distance` and `mean_pairwise_distance`.
+
+    Source: Bahng et al. 2022, Fig. 5. Explained in chapter 4.
+    """
+    known = {} if reference is None else {"distance": frechet_distance(features, reference)}
+    return known | {"diversity": mean_pairwise_distance(features)}

@@ -29,7 +29,8 @@ OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26
 CLIP_MODELS = {  # name: (architecture and pretrained tag of open_clip, or the package's own file, what it is)
     "tiny": ("tiny.safetensors", "ours: a thin ModifiedResNet, 96 px (every default)"),
     "tiny-vit": ("tiny-vit.safetensors", "ours: a small VisionTransformer, 96 px, distilled from tiny"),
-    "tiny-2": ("tiny-2.safetensors", "ours, second edition: EfficientNet-Lite0, 96 px; no chapter uses it yet"),
+    "tiny-2": ("tiny-2.safetensors", "ours, second edition: EfficientNet-Lite0, 96 px"),
+    "tiny-vit-2": ("tiny-vit-2.safetensors", "ours, second edition with a transformer: 4 blocks, 8 x 8 patches, 96 px"),
     "ViT-B-32": ("open_clip:ViT-B-32/openai", "OpenAI's, 224 px (VP, ILM-VP, DPT)"),
     "ViT-B-16": ("open_clip:ViT-B-16/openai", "OpenAI's, 224 px (LoGoPrompt)"),
     "RN50": ("open_clip:RN50/openai", "OpenAI's, 224 px (LoGoPrompt)"),

@@ -14,6 +14,7 @@ METHOD_COLORS = {
     "zero-shot": "#999999",
     "VP+TP": "#0072B2",
     "VP+TP+LM": "#D55E00",
+    "TP+LM": "#E69F00",
     "padding": "#0072B2",
     "fixed patch": "#E69F00",
     "random patch": "#009E73",

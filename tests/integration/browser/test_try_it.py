@@ -155,7 +155,7 @@ def test_clip_reads_and_sees_as_in_pytorch(live):
     clip, template = tiny(), "This is a photo of a {}."
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in icons(50).images]
     generator = np.random.default_rng(0)
-    frame = live_prompts.clip_frame(runs()["04_clip_template_mapping"], clip)
+    frame = live_prompts.clip_frame(runs()["04_on_tiny"], clip)
     names = list(vpkit.load_dataset("icons", "test", size=96, subset=66).class_names)
     zero_shot = clip_vp.text_prompt(clip, names, template)
     for i, picture in enumerate(pictures):
