@@ -21,11 +21,13 @@ import ast
 import csv
 import json
 import re
+import statistics
 import sys
 from functools import cache
 from pathlib import Path
 
 import nbformat
+from scipy.stats import t
 from simpleeval import EvalWithCompoundTypes
 
 import vpkit
@@ -36,6 +38,7 @@ CHAPTERS = (  # the others are rewritten first
     "02_label_mapping",
     "03_ilm_vp",
     "04_clip_template_mapping",
+    "06_dpt",
     "07_behind_an_interface",
     "08_reproduction",
     "09_your_own_task",
@@ -93,6 +96,21 @@ def percent(name: str, column: str = "test_accuracy", how: str = "mean", **where
 def each(name: str, by: str = "seed", column: str = "test_accuracy", **where) -> list[float]:
     """The mean for each value of a column, such as each seed, in per cent, in the order of the values."""
     return (100 * runs(name, **where).groupby(by)[column].mean().sort_index()).tolist()
+
+
+def difference(name: str, method: str, other: str, column: str = "test_accuracy", **where) -> list[float]:
+    """What a method has more than another, in points, for each seed."""
+    ours, theirs = (each(name, column=column, method=m, **where) for m in (method, other))
+    return [a - b for a, b in zip(ours, theirs, strict=True)]
+
+
+def mean(values: list[float]) -> float:
+    return statistics.fmean(values)
+
+
+def margin(values: list[float]) -> float:
+    """Half of the 95 % interval (Student's t) around the mean of what a few seeds gave."""
+    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
 
 
 @cache
@@ -164,9 +182,9 @@ def paper(name: str, table: str, **where) -> float:
     return float(rows["value"].mean())
 
 
-_RESULTS = (runs, percent, each, printed, solved, reported, counted, measured, megabytes, paper)
+_RESULTS = (runs, percent, each, difference, printed, solved, reported, counted, measured, megabytes, paper)
 STORED = {function.__name__: function for function in _RESULTS}
-KNOWN = STORED | {function.__name__: function for function in (min, max, abs, len, sum, sorted, all, any, zip, round)}
+KNOWN = STORED | {function.__name__: function for function in (min, max, abs, len, sum, sorted, all, any, zip, round, mean, margin)}
 
 
 def computed(expression: str):

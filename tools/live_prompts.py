@@ -56,12 +56,17 @@ ON_TINY = {
     "dataset": "icons", "model": "tiny", "methods": ["VP+TP"], "shifted": [], "prompt_start": "normal", "lr": 3.0,
     "n_train": 396, "n_test": 264,
 }  # fmt: skip
+# Chapter 6 learns pictograms by default. The page's network is `tiny-vit`, its pictures show two icons.
+TWO_ICONS = {
+    "dataset": "icons", "model": "tiny-vit", "methods": [], "pair_methods": ["DPT"], "pairs_of": "icon_pairs",
+    "shifted": [], "n_train": 1056, "n_test": 264, "lr": 0.03, "text_lr": 0.005, "guided_epochs": 1, "epochs": 3,
+}  # fmt: skip
 RUNS = {
     "01_visual_prompting": Run("01_visual_prompting", ("padding", "fixed_patch")),
     "03_on_digits": Run("03_ilm_vp", ("ILM",), DIGITS),
     "04_on_tiny": Run("04_clip_template_mapping", ("VP+TP",), ON_TINY),
     "05_logoprompt": Run("05_logoprompt", ("LoGoPrompt",)),
-    "06_dpt": Run("06_dpt", ("DPT_pairs",)),
+    "06_on_icons": Run("06_dpt", ("DPT_pairs",), TWO_ICONS),
 }
 
 
