@@ -184,7 +184,8 @@ def paper(name: str, table: str, **where) -> float:
 
 _RESULTS = (runs, percent, each, difference, printed, solved, reported, counted, measured, megabytes, paper)
 STORED = {function.__name__: function for function in _RESULTS}
-KNOWN = STORED | {function.__name__: function for function in (min, max, abs, len, sum, sorted, all, any, zip, round, mean, margin)}
+_OF_NUMBERS = (min, max, abs, len, sum, sorted, all, any, zip, round, mean, margin)
+KNOWN = STORED | {function.__name__: function for function in _OF_NUMBERS}
 
 
 def computed(expression: str):
