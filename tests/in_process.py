@@ -59,9 +59,11 @@ CLIP_CHAPTERS = {  # smallest parameters, and for each of `methods` the rows it 
         {method: [method] for method in ("VP+TP", "VP+TP+LM", "TP+LM", "linear probe", "full fine-tuning")},
     ),
     "05_logoprompt": (
-        {**CLIP_TEN, "shots": 1, "num_candidates": 2, "strip_ratio": 0.4},
+        {**CLIP_TEN, "shots": 1, "num_candidates": 2, "strip_ratio": 0.4, "new_epochs": 1, "without": []},
         {
             "base to new": ["LoGoPrompt, first stage", "LoGoPrompt, first stage, not pasted"],
+            "KgCoOp": [],
+            "controls": ["linear probe", "GDA", "ZS-LP", "CLAP"],
             "Table 4a": ["names as images", "names pasted"],
             "two stages": ["LoGoPrompt, first stage", "LoGoPrompt, two stages"],
             "CoCoOp": ["CoCoOp"],

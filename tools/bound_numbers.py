@@ -38,6 +38,7 @@ CHAPTERS = (  # the others are rewritten first
     "02_label_mapping",
     "03_ilm_vp",
     "04_clip_template_mapping",
+    "05_logoprompt",
     "06_dpt",
     "07_behind_an_interface",
     "08_reproduction",

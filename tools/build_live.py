@@ -28,7 +28,7 @@ SOURCE = ROOT / "live"
 OUT = ROOT / "_build" / "live"
 PACKS = OUT / "packs"
 # Whose runs at their defaults the page takes prompts from: whoever runs them keeps what they learn (live_prompts.RUNS).
-LIVE_CHAPTERS = ("01_visual_prompting", "05_logoprompt")
+LIVE_CHAPTERS = ("01_visual_prompting",)
 SHOWN_ICONS = (
     "cat", "mouse", "umbrella", "airplane", "house", "sun", "scissors", "telephone", "anchor", "snowman", "music note",
     "pencil",
@@ -191,7 +191,7 @@ def names_pack(runs: dict, clip) -> tuple[dict, dict]:
     import vpkit
     from vpkit.prompts.name_strips import render_class_names
 
-    run = runs["05_logoprompt"]
+    run = runs["05_on_icons"]
     names = vpkit.load_dataset(run.parameters["dataset"], "test", size=clip.image_size).class_names
     height = round(run.parameters["strip_ratio"] * clip.image_size)
     strips = render_class_names(names, clip.image_size, height).permute(0, 2, 3, 1)

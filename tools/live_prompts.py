@@ -56,6 +56,12 @@ ON_TINY = {
     "dataset": "icons", "model": "tiny", "methods": ["VP+TP"], "shifted": [], "prompt_start": "normal", "lr": 3.0,
     "n_train": 396, "n_test": 264,
 }  # fmt: skip
+# Chapter 5 learns pictograms by default. The page's names are those of icons, and its network is `tiny`.
+ICONS = {
+    "dataset": "icons", "model": "tiny", "methods": [], "shifted": [], "shots": 4, "n_test": 264, "lr": 0.1,
+    "weight_decay": 0.0, "epochs": 9,
+    "without": ["CoOp", "CoOp, class-specific", "LoGoPrompt, shared", "Tip-Adapter", "Tip-Adapter-F"],
+}  # fmt: skip
 # Chapter 6 learns pictograms by default. The page's network is `tiny-vit`, its pictures show two icons.
 TWO_ICONS = {
     "dataset": "icons", "model": "tiny-vit", "methods": [], "pair_methods": ["DPT"], "pairs_of": "icon_pairs",
@@ -65,7 +71,7 @@ RUNS = {
     "01_visual_prompting": Run("01_visual_prompting", ("padding", "fixed_patch")),
     "03_on_digits": Run("03_ilm_vp", ("ILM",), DIGITS),
     "04_on_tiny": Run("04_clip_template_mapping", ("VP+TP",), ON_TINY),
-    "05_logoprompt": Run("05_logoprompt", ("LoGoPrompt",)),
+    "05_on_icons": Run("05_logoprompt", ("LoGoPrompt",), ICONS),
     "06_on_icons": Run("06_dpt", ("DPT_pairs",), TWO_ICONS),
 }
 

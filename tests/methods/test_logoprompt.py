@@ -205,6 +205,26 @@ def test_the_loss_is_that_of_a_loop_over_images(clip, split):
     assert torch.allclose(logits.exp().sum(1), torch.ones(8), atol=1e-5)
 
 
+def test_images_with_names_can_be_looked_at(clip, split):
+    images, classes = split.inputs[[1, 5]], torch.tensor([[0, 3], [2, 1]])
+    shown = images.pixels_with_names(classes)
+    assert torch.allclose(clip.encode_image(shown.flatten(0, 1)).unflatten(0, (2, 2)), images.with_names(classes))
+    assert torch.equal(shown[0, 0], paste(images.pixels[:1], split.strips[:1], split.pairs.tops[[1]])[0])
+
+
+def test_what_is_asked_of_an_image_is_what_decides_it(clip, split):
+    classifier = LoGoPromptClassifier(Says(normalize(torch.randn(4, clip.embed_dim), dim=1)), clip.logit_scale, 3)
+    for row in range(8):
+        one = split.inputs[[row]]
+        table, chosen = classifier.asked(one), classifier.select(one)
+        assert table["class"].tolist() == chosen.candidates[0].tolist()
+        assert table["class"][table["chosen"]].tolist() == chosen.prediction.tolist()
+        assert torch.allclose(torch.tensor(table["larger"].tolist()), chosen.scores[0].exp(), atol=1e-6)
+        assert (table["smaller"] == table[["plain", "with its name"]].min(axis=1)).all()
+        assert table["plain"].is_monotonic_decreasing
+    assert len(classifier.asked(split.inputs, 2)) == 2
+
+
 def test_training_pastes_names_and_a_test_selects(clip, split):
     torch.manual_seed(0)
     classifier = LoGoPromptClassifier(ContextPrompt(clip, NAMES, 2, class_specific=True), clip.logit_scale, 2)

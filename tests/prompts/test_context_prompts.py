@@ -125,7 +125,7 @@ def test_a_generated_context_starts_its_second_stage_where_the_first_ended(clip)
     written = clip.encode_text([f"a photo of a {name}." for name in NAMES])
     generated = GeneratedContext(ContextPrompt(clip, NAMES, 4), written)
     assert generated.contexts().shape == (3, 4, 32)
-    assert all(name.startswith("layers.") for name in generated.state_dict())
+    assert {name.partition(".")[0] for name in generated.state_dict()} == {"layers", "start"}
     fixed = generated.fixed()
     assert torch.allclose(fixed(), generated())
     assert vpkit.count_parameters(fixed) == 3 * 4 * 32
@@ -134,6 +134,24 @@ def test_a_generated_context_starts_its_second_stage_where_the_first_ended(clip)
     assert generated.prompt.context.grad is None  # the shared start is another tensor
     generated().sum().backward()
     assert all(p.grad is not None for p in generated.parameters())
+
+
+def test_a_generated_context_starts_as_the_words_it_is_added_to(clip):
+    """Started as noise it forgot all that the model knows of a class, and never got it back for new ones."""
+    torch.manual_seed(0)
+    sentences = [f"a photo of a {name}." for name in NAMES]
+    written = clip.encode_text(sentences)
+    prompt = ContextPrompt(clip, NAMES, words="a photo of a")
+    generated = GeneratedContext(prompt, written)
+    assert torch.allclose(generated(), written, atol=1e-6)
+    (written[1] - generated()[0]).sum().backward()
+    assert generated.layers[-1].weight.grad.abs().sum() > 0  # zero, but it learns
+    with torch.no_grad():
+        prompt.context += 1
+    assert torch.allclose(generated(), written, atol=1e-6)
+    assert not torch.allclose(GeneratedContext(prompt, written, residual=False)(), written, atol=1e-2)
+    with pytest.raises(ValueError, match="new classes have none"):
+        GeneratedContext(ContextPrompt(clip, NAMES, 4, class_specific=True), written)
 
 
 def test_a_generated_context_reaches_names_it_was_not_trained_on(clip):

@@ -114,8 +114,9 @@ def _of_names(p: dict, image: float, text: float, classes: int, steps: float, tr
     training = 2 * text * classes * steps * sum(name not in p["without"] for name in learners)
     half = -(-classes // 2)
     if "base to new" in p["methods"]:
-        rows = ["CoOp", "LoGoPrompt, shared", "LoGoPrompt, first stage"]
-        training += 2 * text * half * (steps / 2) * sum(name not in p["without"] for name in rows)
+        rows = ["CoOp", "LoGoPrompt, shared", "LoGoPrompt, first stage", *(["KgCoOp"] * ("KgCoOp" in p["methods"]))]
+        on_base = steps / 2 * (p["new_epochs"] or p["epochs"]) / p["epochs"]
+        training += 2 * text * half * on_base * sum(name not in p["without"] for name in rows)
     if "CoCoOp" in p["methods"]:  # every image has sentences of its own
         count = half if "base to new" in p["methods"] else classes
         training += 3 * text * count * max(1, p["epochs"] // 6) * train * count / classes

@@ -276,17 +276,17 @@ def feature_controls(
         found["GDA"] = gaussian_discriminant(model, train.batches(), held_out.batches(), logit_scale * text)
     for name, held in (("ZS-LP", False), ("CLAP", True)):
         if name not in without:
-            found[name] = CLAP(features, labels, text, logit_scale, held)
-            optimizer = torch.optim.SGD(found[name].parameters(), lr=0.1, momentum=0.9)
+            probe = found[name] = CLAP(features, labels, text, logit_scale, held)
+            sgd = torch.optim.SGD(probe.parameters(), lr=0.1, momentum=0.9)
             batches = train.batches(256, shuffle=True)
-            fit(found[name], batches, None, optimizer, 300, schedule=schedules.cosine, show=False)
+            fit(probe, batches, None, sgd, 300, schedule=schedules.cosine, show=False)
     for name in ("Tip-Adapter", "Tip-Adapter-F"):
         if name not in without:
             adapter = found[name] = TipAdapter(features, labels, text, logit_scale)
             if name == "Tip-Adapter-F":
-                optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-3, eps=1e-4)
+                adam = torch.optim.AdamW(adapter.parameters(), lr=1e-3, eps=1e-4)
                 batches = train.batches(256, shuffle=True)
-                fit(adapter, batches, None, optimizer, 20, schedule=schedules.cosine, show=False)
+                fit(adapter, batches, None, adam, 20, schedule=schedules.cosine, show=False)
             tune_votes(adapter, held_out.inputs, held_out.labels)
     return found
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, nll_loss
 
 from vpkit.datasets.batches import Batches
-from vpkit.datasets.encoded_set import AugmentedBatches, cache_features, crop_and_flip
+from vpkit.datasets.encoded_set import AugmentedBatches, EncodedSet, cache_features, crop_and_flip
 from vpkit.datasets.image_set import ImageSet
 from vpkit.mappings.one_to_one import identity_mapping
 from vpkit.methods.baselines import TipAdapter
-from vpkit.methods.coop import TextPromptedClassifier
+from vpkit.methods.coop import KgCoOp, TextPromptedClassifier
 from vpkit.methods.protocols import base_to_new
 from vpkit.methods.vp import PromptedClassifier
 from vpkit.models.clip import FrozenCLIP, clip_logits
@@ -39,6 +39,7 @@ __all__ = [
     "attack_table",
     "hard_negatives",
     "min_max_loss",
+    "of_the_same_text",
     "reselect",
     "variants",
 ]
@@ -196,6 +197,12 @@ class PastedImages:
         """Features (B, K, D) of each image with the name of each of its classes (B, K) on it."""
         return self.pairs(self.positions, classes)
 
+    def pixels_with_names(self, classes: Tensor) -> Tensor:
+        """The images themselves (B, K, 3, H, W) in [0, 1], with the name of each of their classes (B, K) on them."""
+        classes, count = classes.to(self.pairs.strips.device), classes.shape[1]
+        images, tops = (each.repeat_interleave(count, 0) for each in (self.pixels, self.pairs.tops[self.positions]))
+        return paste(images, self.pairs.strips[classes.flatten()], tops).unflatten(0, (-1, count))
+
     def with_strips(self, classes: Tensor, strips: Tensor, tops: Tensor | None = None) -> Tensor:
         """The same from strips (T, 3, h, W) in [0, 1] that may take gradients: encoded anew.
 
@@ -253,6 +260,11 @@ class NamePastedImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def encoded(self) -> EncodedSet:
+        """The features of the plain images, not augmented, and their labels."""
+        return EncodedSet(self.inputs.features, self.labels, self.class_names)
 
     def batches(
         self, batch_size: int | None = None, shuffle: bool = False, generator: torch.Generator | None = None
@@ -344,6 +356,31 @@ class LoGoPromptClassifier(nn.Module):
             return self._log_p_of_named(images, candidates, text)
 
         return reselect(self._log_p(images.features, text), pasted, self.num_candidates)
+
+    @torch.no_grad()
+    def asked(self, images: PastedImages, count: int | None = None) -> "pd.DataFrame":
+        """How the first of some images is decided: a row a candidate, the likeliest on the plain image first.
+
+        Columns: "class"; "plain" p(c | x) and "with its name" p(c | x_c), in [0, 1]; the "smaller" of the two, by which
+        a true class is trained; the "larger", which decides; and whether the class is "chosen".
+
+        Args:
+            images: at least one.
+            count: of candidates; `num_candidates` by default.
+        """
+        import pandas as pd
+
+        text = self.prompt()
+        plain = self._log_p(images.features[:1], text)
+        chosen = reselect(plain, lambda c: self._log_p_of_named(images[:1], c, text), count or self.num_candidates)
+        candidates = chosen.candidates[0]
+        named = self._log_p_of_named(images[:1], chosen.candidates, text)[0].exp()
+        plain = plain[0, candidates].exp()
+        columns = {
+            "class": candidates, "plain": plain, "with its name": named, "smaller": plain.minimum(named),
+            "larger": plain.maximum(named), "chosen": candidates == chosen.prediction,
+        }  # fmt: skip
+        return pd.DataFrame({name: values.tolist() for name, values in columns.items()})
 
     def loss(self, images: PastedImages, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The min-max loss and the plain log probabilities; in evaluation the loss of what `forward` gives."""
@@ -445,6 +482,25 @@ class PixelClassifier(nn.Module):
         return self.classifier.loss(images.pixels, labels)
 
 
+def of_the_same_text(
+    learned: LoGoPromptClassifier, train: EncodedSet, written: Tensor
+) -> dict[str, TextPromptedClassifier | LoGoPromptClassifier]:
+    """Two more ways to use what LoGoPrompt has learned, nothing trained: no name pasted, and with Tip-Adapter's votes.
+
+    Args:
+        train: features of the training images, the adapter's keys, with the alpha and beta of ImageNet.
+        written: (T, D) unit features of the hand-written text.
+
+    Source: Shi & Yang 2023, Table 2 (the adapter without its search).
+    """
+    adapter = TipAdapter(train.inputs, train.labels, written, learned.logit_scale)
+    kept: dict[str, Any] = {key: getattr(learned, key) for key in ("num_candidates", "include_positive")}
+    return {
+        "LoGoPrompt, name not pasted": TextPromptedClassifier(learned.prompt, learned.logit_scale),
+        "LoGoPrompt + adapter": LoGoPromptClassifier(learned.prompt, learned.logit_scale, adapter=adapter, **kept),
+    }
+
+
 def variants(
     methods: Sequence[str],
     clip: FrozenCLIP,
@@ -510,8 +566,9 @@ def base_to_new_rows(
     epochs: int,
     methods: Sequence[str] = (),
     without: Sequence[str] = (),
+    lrs: Mapping[str, float] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """{"base", "new", "H"} of zero-shot, CoOp, LoGoPrompt shared and generated, and CoCoOp if `methods` names it.
+    """{"base", "new", "H"} of zero-shot, CoOp, LoGoPrompt shared and generated, and what else `methods` names.
 
     Args:
         halves: test splits of the "base" and "new" classes.
@@ -519,7 +576,9 @@ def base_to_new_rows(
         context, written, coop, logo: `context(names)`, `written(names)`, `coop(text)`, `logo(text)`, as in chapter 5.
         lr: of generated contexts; a fifth for shared ones.
         epochs: CoCoOp gets a sixth.
+        methods: "KgCoOp" and "CoCoOp" are trained, too.
         without: of these names, not to be trained.
+        lrs: learning rates of single methods, in place of those of `lr`.
 
     Source: Shi & Yang 2023, Table 1. Explained in chapter 5.
     """
@@ -532,20 +591,30 @@ def base_to_new_rows(
         width = context(names).embedded.shape[2]
         return coop(context(names), shift=MetaNet(features.shape[1], width).to(features.device))
 
-    rows = {"zero-shot": base_to_new(lambda names: coop(written(names)), id, halves)}
+    def known(names: Sequence[str]) -> KgCoOp:
+        return KgCoOp(context(names), coop(written(names)).logit_scale, written(names)(), weight=1.0)
+
+    rows = {
+        "zero-shot": base_to_new(lambda names: coop(written(names)), id, halves),
+        "zero-shot, names pasted": base_to_new(lambda names: logo(written(names)), id, halves),
+    }
+    rates = lrs or {}
     shared: dict[str, tuple[Callable, int]] = {
         "CoOp": (lambda names: coop(context(names)), epochs),
         "LoGoPrompt, shared": (lambda names: logo(context(names)), epochs),
     }
+    if "KgCoOp" in methods:
+        shared["KgCoOp"] = known, epochs
     if "CoCoOp" in methods:
         shared["CoCoOp"] = meta, max(1, epochs // 6)
     for method, (make, rounds) in shared.items():
         if method not in without:
-            train = partial(learn, epochs=rounds, lr=lr / 5, name=f"{method}, base")
+            train = partial(learn, epochs=rounds, lr=rates.get(method, lr / 5), name=f"{method}, base")
             rows[method] = base_to_new(make, train, halves)
     if "LoGoPrompt, first stage" not in without:
         state: dict[str, Tensor] = {}
-        train = partial(learn, epochs=epochs, lr=lr, name="LoGoPrompt, first stage, base")
+        rate = rates.get("LoGoPrompt, first stage", lr)
+        train = partial(learn, epochs=epochs, lr=rate, name="LoGoPrompt, first stage, base")
         rows["LoGoPrompt, first stage"] = base_to_new(
             lambda names: logo(generated(names)), lambda stage: state.update(train(stage).state_dict()), halves
         )

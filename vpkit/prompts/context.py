@@ -167,34 +167,48 @@ class GeneratedContext(HoldsFrozen):
     classes without training images get one too. Stage two is what `fixed()` returns.
 
     Args:
-        prompt: shows where the context goes; its own is not used.
+        prompt: shows where the context goes, and what it starts from.
         written: (T, D) text features of the hand-written sentences, for the same T names.
+        residual: the MLP says what is *added* to the context of `prompt`, at first nothing: its last layer starts at
+            zero, and with "a photo of a" as words the features start as those of the sentences. False: it makes the
+            whole context, and starts as noise.
 
     Raises:
-        ValueError: another number of features than of names.
+        ValueError: another number of features than of names; a residual on class-specific contexts.
 
-    Source: Shi & Yang 2023, Sec. 3.2.3; the width of the MLP, D / 4, is our choice. Explained in chapter 5.
+    Source: Shi & Yang 2023, Sec. 3.2.3, which leaves both open: the width of the MLP, D / 4, and the start are our
+    choice. Explained in chapter 5.
     """
 
     prompt: ContextPrompt
     written: Tensor
+    start: Tensor
 
-    def __init__(self, prompt: ContextPrompt, written: Tensor):
+    def __init__(self, prompt: ContextPrompt, written: Tensor, residual: bool = True):
         super().__init__()
         if len(written) != len(prompt.class_names):
             raise ValueError(
                 f"{len(written)} text features for {len(prompt.class_names)} class names: expected one each"
             )
+        if residual and prompt.context.ndim == 3:
+            raise ValueError("the prompt has a context for each class, new classes have none: use a shared one")
         self.hold("prompt", prompt)  # only its frozen parts are used
         self.register_buffer("written", written.detach(), persistent=False)
         hidden, context = max(1, written.shape[1] // 4), prompt.slots.shape[1] * prompt.embedded.shape[2]
         layers = nn.Linear(written.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, context)
         self.layers = nn.Sequential(*layers).to(written.device)
-        nn.init.normal_(layers[-1].weight, std=0.02)
+        if residual:
+            nn.init.zeros_(layers[-1].weight)
+            nn.init.zeros_(layers[-1].bias)
+            start = prompt.context.detach().clone()  # belongs to what is learned: it may be random
+        else:
+            nn.init.normal_(layers[-1].weight, std=0.02)
+            start = torch.zeros_like(prompt.embedded[0, :1])  # (1, W)
+        self.register_buffer("start", start, persistent=residual)
 
     def contexts(self) -> Tensor:
         """(T, M, W)."""
-        return self.layers(self.written).unflatten(1, (self.prompt.slots.shape[1], -1))
+        return self.start + self.layers(self.written).unflatten(1, (self.prompt.slots.shape[1], -1))
 
     def forward(self) -> Tensor:
         """Unit text features (T, D)."""

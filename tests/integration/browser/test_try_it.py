@@ -186,7 +186,7 @@ def test_templates_are_averaged(live):
 
 @torch.no_grad()
 def test_a_word_is_weighed_as_logoprompt_weighs_it(live):
-    clip, run = tiny(), runs()["05_logoprompt"]
+    clip, run = tiny(), runs()["05_on_icons"]
     test = icons(12)
     names = test.class_names
     strips = render_class_names(names, 96, 14)
