@@ -4,8 +4,8 @@
     python tools/choose_dpt.py --datasets pictograms --methods VPT
 
 The images are four of each class of `pictograms`, or of `pictograms:inverted`, and 488 of its validation split; the
-test split is not touched. Every method has three settings. VPT has one learning rate; VLP and DPT have two, and the
-number of guided epochs; CoOp has one, of the text.
+test split is not touched. Every method has four settings. VPT has one learning rate; VLP, DPT and PromptSRC have two,
+and VLP and DPT the number of guided epochs; CoOp and KgCoOp have one, of the text.
 """
 
 import argparse
@@ -18,17 +18,20 @@ import torch
 import vpkit
 from vpkit import evaluate
 from vpkit.datasets import EncodedSet
-from vpkit.methods import DualPromptClassifier, sides
+from vpkit.methods import DualPromptClassifier, KgCoOp, PromptSRC, sides
 from vpkit.prompts import ClassAwareTokens, ContextPrompt, TokenPrompt, cache_patches, fill_templates
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("dataset", "method", "lr", "text_lr", "guided_epochs", "seed", "val_accuracy")
-BOTH_SIDES = ((0.1, 0.005, 1), (0.3, 0.005, 0), (0.3, 0.05, 0))
+BOTH_SIDES = ((0.1, 0.005, 1), (0.3, 0.005, 0), (0.3, 0.05, 0), (0.3, 0.005, 1))
+TEXT_ONLY = tuple((None, rate, 0) for rate in (0.005, 0.05, 0.2, 0.5))
 SETTINGS = {  # learning rates of the image side and of the text side, guided epochs
-    "CoOp": tuple((None, rate, 0) for rate in (0.005, 0.05, 0.5)),
-    "VPT": tuple((rate, None, 0) for rate in (0.03, 0.3, 1.0)),
+    "CoOp": TEXT_ONLY,
+    "KgCoOp": TEXT_ONLY,
+    "VPT": tuple((rate, None, 0) for rate in (0.03, 0.1, 0.3, 1.0)),
     "VLP": BOTH_SIDES,
     "DPT": BOTH_SIDES,
+    "PromptSRC": ((0.1, 0.005, 0), (0.3, 0.005, 0), (0.3, 0.05, 0), (1.0, 0.005, 0)),
 }
 
 
@@ -44,7 +47,10 @@ def trained(clip, method, train, val, lr, text_lr, guided_epochs, seed, epochs):
         aware = {4: ClassAwareTokens(clip.embed_dim, width, len(names))} if method == "DPT" else {}
         tokens = TokenPrompt(clip, 10, class_aware=aware)
     written = clip.encode_text(fill_templates("a photo of a {}.", names))
-    classifier = DualPromptClassifier(clip, tokens, written, text)
+    if method == "KgCoOp":
+        classifier = KgCoOp(text, clip.logit_scale, written)
+    else:
+        classifier = (PromptSRC if method == "PromptSRC" else DualPromptClassifier)(clip, tokens, written, text)
     rates = {"lr": lr or 0.0, "text_lr": text_lr or 0.0}
     return sides.train_sides(classifier, train, val, method, epochs=epochs, guided_epochs=guided_epochs, **rates)
 

@@ -82,7 +82,7 @@ class GridCosts(Directive):
 def _shown(value) -> str:
     if isinstance(value, list):  # each in a box of its own, so that a line can end between two
         return ", ".join(f"`{item}`" for item in value) or "none of them"
-    return {None: "none", "": "empty"}.get(value, f"`{value}`")
+    return "none" if value is None else "empty" if value == "" else f"`{value}`"  # a dictionary cannot be a key
 
 
 def _allowed(schema: dict) -> str:

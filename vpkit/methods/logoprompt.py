@@ -197,23 +197,24 @@ class PastedImages:
         """Features (B, K, D) of each image with the name of each of its classes (B, K) on it."""
         return self.pairs(self.positions, classes)
 
-    def pixels_with_names(self, classes: Tensor) -> Tensor:
-        """The images themselves (B, K, 3, H, W) in [0, 1], with the name of each of their classes (B, K) on them."""
-        classes, count = classes.to(self.pairs.strips.device), classes.shape[1]
-        images, tops = (each.repeat_interleave(count, 0) for each in (self.pixels, self.pairs.tops[self.positions]))
-        return paste(images, self.pairs.strips[classes.flatten()], tops).unflatten(0, (-1, count))
-
-    def with_strips(self, classes: Tensor, strips: Tensor, tops: Tensor | None = None) -> Tensor:
-        """The same from strips (T, 3, h, W) in [0, 1] that may take gradients: encoded anew.
+    def pixels_with_names(self, classes: Tensor, strips: Tensor | None = None, tops: Tensor | None = None) -> Tensor:
+        """The images themselves (B, K, 3, H, W) in [0, 1], with the name of each of their classes (B, K) on them.
 
         Args:
+            strips: (T, 3, h, W), the split's own by default.
             tops: (B K,) row of each strip; by default an image's own place.
         """
-        count = classes.shape[1]
+        strips = self.pairs.strips if strips is None else strips
+        classes, count = classes.to(strips.device), classes.shape[1]
         images = self.pixels.repeat_interleave(count, 0)  # (B K, 3, H, W)
         if tops is None:
             tops = self.pairs.tops[self.positions].repeat_interleave(count, 0)
-        return self.pairs.encode(paste(images, strips[classes.flatten()], tops)).unflatten(0, (-1, count))
+        return paste(images, strips[classes.flatten()], tops).unflatten(0, (-1, count))
+
+    def with_strips(self, classes: Tensor, strips: Tensor, tops: Tensor | None = None) -> Tensor:
+        """Features as `with_names`, from strips (T, 3, h, W) in [0, 1] that may take gradients: encoded anew."""
+        images = self.pixels_with_names(classes, strips, tops)  # (B, K, 3, H, W)
+        return self.pairs.encode(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
 class NamePastedImages:
@@ -370,11 +371,11 @@ class LoGoPromptClassifier(nn.Module):
         """
         import pandas as pd
 
-        text = self.prompt()
-        plain = self._log_p(images.features[:1], text)
-        chosen = reselect(plain, lambda c: self._log_p_of_named(images[:1], c, text), count or self.num_candidates)
+        text, one = self.prompt(), images[:1]
+        plain = self._log_p(one.features, text)
+        chosen = reselect(plain, lambda c: self._log_p_of_named(one, c, text), count or self.num_candidates)
         candidates = chosen.candidates[0]
-        named = self._log_p_of_named(images[:1], chosen.candidates, text)[0].exp()
+        named = self._log_p_of_named(one, chosen.candidates, text)[0].exp()
         plain = plain[0, candidates].exp()
         columns = {
             "class": candidates, "plain": plain, "with its name": named, "smaller": plain.minimum(named),

@@ -27,7 +27,7 @@ OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26
 
 
 CLIP_MODELS = {  # name: (architecture and pretrained tag of open_clip, or the package's own file, what it is)
-    "tiny": ("tiny.safetensors", "ours: a thin ModifiedResNet, 96 px (every default)"),
+    "tiny": ("tiny.safetensors", "ours: a thin ModifiedResNet, 96 px"),
     "tiny-vit": ("tiny-vit.safetensors", "ours: a small VisionTransformer, 96 px, distilled from tiny"),
     "tiny-2": ("tiny-2.safetensors", "ours, second edition: EfficientNet-Lite0, 96 px"),
     "tiny-vit-2": ("tiny-vit-2.safetensors", "ours, second edition with a transformer: 4 blocks, 8 x 8 patches, 96 px"),
