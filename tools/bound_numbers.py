@@ -101,7 +101,11 @@ def each(name: str, by: str = "seed", column: str = "test_accuracy", **where) ->
 
 def difference(name: str, method: str, other: str, column: str = "test_accuracy", **where) -> list[float]:
     """What a method has more than another, in points, for each seed."""
-    ours, theirs = (each(name, column=column, method=m, **where) for m in (method, other))
+    return minus(*(each(name, column=column, method=m, **where) for m in (method, other)))
+
+
+def minus(ours: list[float], theirs: list[float]) -> list[float]:
+    """Seed by seed."""
     return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
@@ -154,6 +158,19 @@ def counted(path: str, where: dict[str, str] | None = None) -> int:
         return sum((where or {}).items() <= row.items() for row in csv.DictReader(file))
 
 
+def tried(path: str, column: str, **where: str) -> list[float]:
+    """A column of a stored CSV table in per cent, of the rows with these values, in the order of their seeds.
+
+    Raises:
+        ValueError: no such row.
+    """
+    with (ROOT / path).open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if {k: str(v) for k, v in where.items()}.items() <= row.items()]
+    if not rows:
+        raise ValueError(f"{path} has no row with {where}")
+    return [100 * float(row[column]) for row in sorted(rows, key=lambda row: int(row["seed"]))]
+
+
 def measured(ending: str, *keys) -> float:
     """A number of the newest file of `benchmarks/results` with this ending, such as "cpu.json", by the keys to it.
 
@@ -183,9 +200,9 @@ def paper(name: str, table: str, **where) -> float:
     return float(rows["value"].mean())
 
 
-_RESULTS = (runs, percent, each, difference, printed, solved, reported, counted, measured, megabytes, paper)
+_RESULTS = (runs, percent, each, difference, printed, solved, reported, counted, tried, measured, megabytes, paper)
 STORED = {function.__name__: function for function in _RESULTS}
-_OF_NUMBERS = (min, max, abs, len, sum, sorted, all, any, zip, round, mean, margin)
+_OF_NUMBERS = (min, max, abs, len, sum, sorted, all, any, zip, round, mean, margin, minus)
 KNOWN = STORED | {function.__name__: function for function in _OF_NUMBERS}
 
 
