@@ -216,7 +216,7 @@ def look_pack(runs: dict) -> tuple[dict, dict]:
     classifier = dual_prompt(run)
     clip = classifier.clip
     test = icon_pairs("test", 8, clip.image_size, run.parameters["seed"]).images
-    shown = torch.arange(3, len(test), len(test) // SHOWN_PAIRS)[:SHOWN_PAIRS]  # as chapter 6 chooses them
+    shown = torch.arange(3, len(test), len(test) // SHOWN_PAIRS)[:SHOWN_PAIRS]
     graph = attention_graph(classifier)  # holds what was learned: made anew each time
     told = {
         "class_names": list(test.class_names), "image_size": clip.image_size,
