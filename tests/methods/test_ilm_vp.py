@@ -147,3 +147,45 @@ def test_mapping_from_the_training_pass_counts_the_epoch_just_trained(model, ima
         assert torch.equal(classifier.mapping.index, expected) == mapped
         vpkit.train_epoch(classifier, image_set.batches(16, shuffle=True), optimizer)
         assert classifier.counter.counts.sum() == len(image_set)  # of this epoch alone
+
+
+def met(model, image_set, counts, **options):
+    """The source classes of the mapping of each epoch, given the (S, T) counts of each."""
+    queue = [torch.tensor(table) for table in counts]
+    remap = ilm_vp.remap(image_set.batches(16), count=lambda *_: queue.pop(0), **options)
+    classifier = PromptedClassifier(ExpandPrompt(16, 24), model, random_mapping(12, 2, seed=3))
+    mappings = []
+    for epoch in range(1, len(counts) + 1):
+        remap(classifier, epoch)
+        mappings.append(classifier.mapping.index.tolist())
+    return mappings
+
+
+FIRST, AHEAD, FAR_AHEAD = [[6, 0], [4, 0], [0, 10]], [[4, 0], [6, 0], [0, 10]], [[1, 0], [9, 0], [0, 10]]
+
+
+def test_with_inertia_a_mapping_stays_until_another_has_more_votes_by_the_margin(model, image_set):
+    tables = [FIRST, AHEAD, FAR_AHEAD, FIRST]  # of 20 images, 2 more vote for the new mapping, then 8, then 2
+    assert met(model, image_set, tables) == [[0, 2], [1, 2], [1, 2], [0, 2]]
+    assert met(model, image_set, tables, margin=0.0) == [[0, 2], [1, 2], [1, 2], [0, 2]]
+    assert met(model, image_set, tables, margin=0.2) == [[0, 2], [0, 2], [1, 2], [1, 2]]
+    assert met(model, image_set, tables, margin=0.4) == [[0, 2]] * 4  # 8 of 20 are not more than 0.4
+
+
+def test_after_the_last_epoch_to_map_for_the_mapping_stays(model, image_set):
+    assert met(model, image_set, [FIRST, AHEAD, FIRST], last=2) == [[0, 2], [1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize("options", [{"margin": -0.1}, {"margin": 1.5}, {"last": 0}])
+def test_a_margin_or_a_last_epoch_that_cannot_be_is_refused(image_set, options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: expected"):
+        ilm_vp.remap(image_set.batches(16), **options)
+
+
+def test_inertia_needs_one_to_one_mappings(model, image_set):
+    remap = ilm_vp.remap(image_set.batches(16), margin=0.1, assign=bayesian_mapping)
+    classifier = PromptedClassifier(ExpandPrompt(16, 24), model, random_mapping(12, 4, seed=3))
+    remap(classifier, 1)
+    with pytest.raises(ValueError, match="one-to-one"):
+        remap(classifier, 2)

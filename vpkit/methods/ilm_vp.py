@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vpkit.interfaces import LabelledBatches
 from vpkit.mappings.one_to_one import (
+    LabelMapping,
     PredictionCounts,
     count_predictions,
     frequency_mapping,
@@ -62,6 +63,8 @@ def remap(
     assign: Callable[..., nn.Module] = frequency_mapping,
     count: Callable[..., Tensor | tuple[Tensor, Tensor]] = count_predictions,
     interval: int | None = 1,
+    margin: float | None = None,
+    last: int | None = None,
     **options,
 ) -> Callable[[PromptedClassifier, int], None]:
     """ILM's lower level, for `fit(..., before_epoch=remap(...))`: the mapping anew, given the prompt of the moment.
@@ -71,24 +74,42 @@ def remap(
         assign: what `count` returns to a mapping, such as `frequency_mapping`.
         count: `(model, prompt, batches, **options)` to counts, or to counts and probabilities.
         interval: epochs between two mappings; None makes one, before the first epoch (FLM).
+        margin: inertia (ours): a new one-to-one mapping replaces the old one only if more images vote for it, by more
+            than this share of them, in [0, 1]; None replaces it always.
+        last: the last epoch that is mapped for; None: none is.
         options: for `count`, such as `with_probability=True`.
 
     Raises:
-        ValueError: an interval below 1.
+        ValueError: an interval or last epoch below 1, or a margin outside [0, 1].
 
     Source: Chen et al. 2023, Algorithm 1. Explained in chapter 3.
     """
+    if margin is not None and not 0 <= margin <= 1:
+        raise ValueError(f"margin={margin}: expected a share of the training images, 0 to 1, or None")
+    if last is not None and last < 1:
+        raise ValueError(f"last={last}: expected the number of an epoch, from 1, or None")
     if interval is not None and interval < 1:
         raise ValueError(
             f"interval={interval}: expected at least 1 epoch between two mappings, or None for one mapping"
         )
 
     def before_epoch(classifier: PromptedClassifier, epoch: int) -> None:
-        if epoch == 1 or (interval is not None and (epoch - 1) % interval == 0):
-            counted = count(classifier.model, classifier.prompt, batches, **options)
-            classifier.mapping = assign(*counted) if isinstance(counted, tuple) else assign(counted)
+        if epoch > 1 and (interval is None or (epoch - 1) % interval or (last is not None and epoch > last)):
+            return
+        counted = count(classifier.model, classifier.prompt, batches, **options)
+        counted = counted if isinstance(counted, tuple) else (counted,)
+        new = assign(*counted)
+        if epoch == 1 or margin is None or _votes(new, *counted) > _votes(classifier.mapping, *counted) + margin:
+            classifier.mapping = new
 
     return before_epoch
+
+
+def _votes(mapping: nn.Module, counts: Tensor, probability: Tensor | None = None) -> float:
+    """The share of the images that voted for their class's source class: accuracy, were there no other classes."""
+    if not isinstance(mapping, LabelMapping):
+        raise ValueError(f"margin with a {type(mapping).__name__}: only one-to-one mappings have votes to compare")
+    return (counts.gather(0, mapping.index[None].to(counts.device)).sum() / counts.sum()).item()
 
 
 class CountingClassifier(PromptedClassifier):
