@@ -97,6 +97,8 @@ def test_a_number_keeps_its_form():
     assert bound_numbers.written(1234.56, "1,000") == "1,235"
     assert bound_numbers.written(68.94, "7.1") == "68.9"
     assert bound_numbers.written(3.2, "Four") == "Three"
+    less = f"It has (-1<!--= 0 - {FRAME} --> points)."
+    assert bound_numbers.checked(less, bound=True)[0] == f"It has (-69<!--= 0 - {FRAME} --> points)."
     text = f"It has 1 %<!--= {FRAME} -->."
     assert bound_numbers.checked(text, bound=True)[0] == f"It has 69 %<!--= {FRAME} -->."
 

@@ -1,6 +1,7 @@
 """Training of prompts that have a text side, an image side, or both, each with a learning rate of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -102,6 +103,6 @@ def base_to_new_rows(
 
     tests = dict(zip(("base", "new"), halves["test"], strict=True))
     return {
-        method: base_to_new(lambda names, method=method: make(method, names), trained(method), tests)
+        method: base_to_new(partial(make, method), trained(method), tests)
         for method in ("zero-shot", *methods)
     }
