@@ -143,8 +143,9 @@ def candidates_in_pairs(classifier: DualPromptClassifier, pairs: Pairs, batch_si
     """Whether DPT's queries find their classes: a row for each image of two things.
 
     Columns: "among", whether the true class is one of the K candidates; "own", the share in [0, 1] of its map
-    (`candidate_attention`) in the target's box, NaN without one; "others", the mean share there of the other
-    candidates' maps, which ask for something that is not in the box.
+    (`candidate_attention`) in the target's box; "others", the mean share there of the other candidates' maps, which ask
+    for something that is not in the box. Both are NaN where the true class is no candidate: what is easily named is
+    drawn larger, so shares over other images could not be compared.
 
     Args:
         classifier: with a class-aware block.
@@ -163,6 +164,7 @@ def candidates_in_pairs(classifier: DualPromptClassifier, pairs: Pairs, batch_si
     shares = attention_in_box(maps.flatten(0, 1), boxes, size).view_as(chosen)
     own = chosen == pairs.images.labels.cpu()[:, None]
     means = [shares.where(mask, 0.0).sum(1) / mask.sum(1) for mask in (own, ~own)]  # 0 / 0 is NaN
+    means[1] = means[1].where(own.any(1), float("nan"))  # of the same images as `own`
     columns = {"among": own.any(1).tolist(), "own": means[0].tolist(), "others": means[1].tolist()}
     return pd.DataFrame(columns)
 
