@@ -55,7 +55,9 @@ OTHERS = ("notebooks/*.ipynb", "book/solutions/*.yaml")  # what is bound there i
 WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\b(?:" + "|".join(WORDS) + r")\b)"
 UNIT = r"(?: %| points?)"
-_COMPUTED = re.compile(rf"(?P<number>(?:(?<=[\s(])-)?{NUMBER})(?P<unit>{UNIT}?)<!--= (?P<expression>.+?) -->", re.IGNORECASE)
+_COMPUTED = re.compile(
+    rf"(?P<number>(?:(?<=[\s(])-)?{NUMBER})(?P<unit>{UNIT}?)<!--= (?P<expression>.+?) -->", re.IGNORECASE
+)
 _CONDITION = re.compile(r"<!--\? (?P<expression>.+?) -->")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _TOLD_APART = re.compile(  # formulas, code, roles, links; then references to parts of a paper

@@ -102,7 +102,4 @@ def base_to_new_rows(
         return lambda made: learn(made, halves["train"][0], halves["val"][0], f"{method}, base")
 
     tests = dict(zip(("base", "new"), halves["test"], strict=True))
-    return {
-        method: base_to_new(partial(make, method), trained(method), tests)
-        for method in ("zero-shot", *methods)
-    }
+    return {method: base_to_new(partial(make, method), trained(method), tests) for method in ("zero-shot", *methods)}
