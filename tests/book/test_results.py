@@ -189,6 +189,11 @@ def test_what_chapter_6_claims_holds_in_its_study():
     )
     assert len(inverted) == 3
     assert inverted["VPT"].min() > inverted["CoOp"].max()  # no words can repair the features of images
+    plain = study.query("dataset == 'pictograms' and lr == 0.3").set_index(["method", "seed"])
+    looked = plain[["target_smaller", "distractor_smaller"]].dropna()
+    change = looked.loc["DPT"] - looked.loc["zero-shot"]
+    assert change["distractor_smaller"].min() > 0.03 > 0.01 > change["target_smaller"].abs().max()
+    assert (plain.loc["DPT", "own"] - plain.loc["DPT", "others"]).abs().max() < 0.002  # whichever class is asked for
     new = study.dropna(subset=["new"])
     assert set(new["method"]) == {"zero-shot", "CoOp", "KgCoOp", "VPT", "VLP", "DPT", "PromptSRC"}
     assert (new.groupby("method")["seed"].nunique() == 3).all()
