@@ -73,7 +73,8 @@ CLIP_CHAPTERS = {  # smallest parameters, and for each of `methods` the rows it 
     ),
     "06_dpt": (
         {**CLIP_TEN, "shots": 1, "num_tokens": 2, "candidates": 2, "aware_blocks": [3], "pair_methods": ["DPT"]},
-        {method: [method] for method in ("CoOp", "VPT shallow", "VPT", "VLP", "DPT")},
+        {method: [method] for method in ("CoOp", "KgCoOp", "VPT shallow", "VPT", "VLP", "DPT", "PromptSRC")}
+        | {"controls": ["linear probe", "GDA", "CLAP"]},
     ),
 }
 

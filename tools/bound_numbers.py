@@ -21,11 +21,13 @@ import ast
 import csv
 import json
 import re
+import statistics
 import sys
 from functools import cache
 from pathlib import Path
 
 import nbformat
+from scipy.stats import t
 from simpleeval import EvalWithCompoundTypes
 
 import vpkit
@@ -37,6 +39,7 @@ CHAPTERS = (  # the others are rewritten first
     "03_ilm_vp",
     "04_clip_template_mapping",
     "05_logoprompt",
+    "06_dpt",
     "07_behind_an_interface",
     "08_reproduction",
     "09_your_own_task",
@@ -52,7 +55,9 @@ OTHERS = ("notebooks/*.ipynb", "book/solutions/*.yaml")  # what is bound there i
 WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\b(?:" + "|".join(WORDS) + r")\b)"
 UNIT = r"(?: %| points?)"
-_COMPUTED = re.compile(rf"(?P<number>{NUMBER})(?P<unit>{UNIT}?)<!--= (?P<expression>.+?) -->", re.IGNORECASE)
+_COMPUTED = re.compile(
+    rf"(?P<number>(?:(?<=[\s(])-)?{NUMBER})(?P<unit>{UNIT}?)<!--= (?P<expression>.+?) -->", re.IGNORECASE
+)
 _CONDITION = re.compile(r"<!--\? (?P<expression>.+?) -->")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _TOLD_APART = re.compile(  # formulas, code, roles, links; then references to parts of a paper
@@ -96,6 +101,25 @@ def each(name: str, by: str = "seed", column: str = "test_accuracy", **where) ->
     return (100 * runs(name, **where).groupby(by)[column].mean().sort_index()).tolist()
 
 
+def difference(name: str, method: str, other: str, column: str = "test_accuracy", **where) -> list[float]:
+    """What a method has more than another, in points, for each seed."""
+    return minus(*(each(name, column=column, method=m, **where) for m in (method, other)))
+
+
+def minus(ours: list[float], theirs: list[float]) -> list[float]:
+    """Seed by seed."""
+    return [a - b for a, b in zip(ours, theirs, strict=True)]
+
+
+def mean(values: list[float]) -> float:
+    return statistics.fmean(values)
+
+
+def margin(values: list[float]) -> float:
+    """Half of the 95 % interval (Student's t) around the mean of what a few seeds gave."""
+    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+
+
 @cache
 def _outputs(chapter: str) -> str:
     (path,) = (ROOT / "notebooks").glob(f"{chapter}*.ipynb")
@@ -136,6 +160,19 @@ def counted(path: str, where: dict[str, str] | None = None) -> int:
         return sum((where or {}).items() <= row.items() for row in csv.DictReader(file))
 
 
+def tried(path: str, column: str, **where: str) -> list[float]:
+    """A column of a stored CSV table in per cent, of the rows with these values, in the order of their seeds.
+
+    Raises:
+        ValueError: no such row.
+    """
+    with (ROOT / path).open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if {k: str(v) for k, v in where.items()}.items() <= row.items()]
+    if not rows:
+        raise ValueError(f"{path} has no row with {where}")
+    return [100 * float(row[column]) for row in sorted(rows, key=lambda row: int(row["seed"]))]
+
+
 def measured(ending: str, *keys) -> float:
     """A number of the newest file of `benchmarks/results` with this ending, such as "cpu.json", by the keys to it.
 
@@ -165,9 +202,10 @@ def paper(name: str, table: str, **where) -> float:
     return float(rows["value"].mean())
 
 
-_RESULTS = (runs, percent, each, printed, solved, reported, counted, measured, megabytes, paper)
+_RESULTS = (runs, percent, each, difference, printed, solved, reported, counted, tried, measured, megabytes, paper)
 STORED = {function.__name__: function for function in _RESULTS}
-KNOWN = STORED | {function.__name__: function for function in (min, max, abs, len, sum, sorted, all, any, zip, round)}
+_OF_NUMBERS = (min, max, abs, len, sum, sorted, all, any, zip, round, mean, margin, minus)
+KNOWN = STORED | {function.__name__: function for function in _OF_NUMBERS}
 
 
 def computed(expression: str):

@@ -28,7 +28,7 @@ SOURCE = ROOT / "live"
 OUT = ROOT / "_build" / "live"
 PACKS = OUT / "packs"
 # Whose runs at their defaults the page takes prompts from: whoever runs them keeps what they learn (live_prompts.RUNS).
-LIVE_CHAPTERS = ("01_visual_prompting", "06_dpt")
+LIVE_CHAPTERS = ("01_visual_prompting",)
 SHOWN_ICONS = (
     "cat", "mouse", "umbrella", "airplane", "house", "sun", "scissors", "telephone", "anchor", "snowman", "music note",
     "pencil",
@@ -212,11 +212,11 @@ def look_pack(runs: dict) -> tuple[dict, dict]:
 
     from vpkit.datasets import icon_pairs
 
-    run = runs["06_dpt"]
+    run = runs["06_on_icons"]
     classifier = dual_prompt(run)
     clip = classifier.clip
     test = icon_pairs("test", 8, clip.image_size, run.parameters["seed"]).images
-    shown = torch.arange(3, len(test), len(test) // SHOWN_PAIRS)[:SHOWN_PAIRS]  # those that chapter 6 shows
+    shown = torch.arange(3, len(test), len(test) // SHOWN_PAIRS)[:SHOWN_PAIRS]
     graph = attention_graph(classifier)  # holds what was learned: made anew each time
     told = {
         "class_names": list(test.class_names), "image_size": clip.image_size,

@@ -5,10 +5,11 @@ import pytest
 import torch
 from small_clip import NAMES, SMALL_VIT, dpt
 
-from vpkit.analysis import attention_in_box, candidate_attention, class_attention
+from vpkit.analysis import attention_in_box, candidate_attention, candidates_in_pairs, class_attention, look_at_pairs
+from vpkit.datasets import pictogram_pairs
 from vpkit.methods import DualPromptClassifier
 from vpkit.models.clip import FrozenCLIP
-from vpkit.prompts import TokenPrompt
+from vpkit.prompts import ClassAwareTokens, ContextPrompt, TokenPrompt
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,40 @@ def test_shares_by_hand():
     maps[0, 1, 2] = 1.0  # row 1, column 2: 16..24 across, 8..16 down
     assert attention_in_box(maps[:1], torch.tensor([[16, 8, 24, 16]]), 32).item() == pytest.approx(1.0)
     assert attention_in_box(maps[:1], torch.tensor([[8, 16, 16, 24]]), 32).item() == 0.0
+
+
+def test_what_is_said_and_looked_at_in_pairs_is_what_each_image_gives_alone(clip):
+    pairs = pictogram_pairs("train", 2, size=32)
+    names = pairs.images.class_names
+    written = torch.nn.functional.normalize(torch.randn(len(names), clip.embed_dim), dim=1)
+    classifier = DualPromptClassifier(clip, TokenPrompt(clip, 3), written)
+    maps, rows = look_at_pairs(classifier, pairs, batch_size=7)
+    images = pairs.images.images / 255
+    assert torch.allclose(maps, class_attention(clip, classifier, images), atol=1e-5)
+    assert rows["right"].tolist() == (classifier(images).argmax(1) == pairs.images.labels).tolist()
+    assert rows["larger"].tolist() == [True, False] * len(names)
+    for column, boxes in (("target", pairs.boxes[:, 0]), ("distractor", pairs.boxes[:, 1])):
+        assert torch.allclose(torch.tensor(rows[column]).float(), attention_in_box(maps, boxes, 32), atol=1e-5)
+
+
+def test_queries_are_scored_in_the_box_of_the_target(clip):
+    pairs = pictogram_pairs("train", 1, size=32)
+    names, labels = pairs.images.class_names, pairs.images.labels
+    torch.manual_seed(0)
+    block = ClassAwareTokens(clip.embed_dim, 32, len(names))
+    tokens, text = TokenPrompt(clip, 3, class_aware={3: block}), ContextPrompt(clip, names, 4)
+    written = torch.nn.functional.normalize(torch.randn(len(names), clip.embed_dim), dim=1)
+    classifier = DualPromptClassifier(clip, tokens, written, text, candidates=20)
+    rows = candidates_in_pairs(classifier, pairs, batch_size=7)
+    chosen, maps = candidate_attention(classifier, pairs.images.images / 255)
+    assert rows["among"].tolist() == (chosen == labels[:, None]).any(1).tolist()
+    assert 0 < rows["among"].sum() < len(labels)
+    for i in (*range(8), len(labels) - 1):
+        shares = attention_in_box(maps[i], pairs.boxes[[i], 0].expand(20, -1), 32)
+        own = chosen[i] == labels[i]
+        if own.any():
+            assert rows["own"][i] == pytest.approx(float(shares[own]), abs=1e-5)
+            assert rows["others"][i] == pytest.approx(float(shares[~own].mean()), abs=1e-5)
+        else:  # both are of the same images, or their means cannot be compared
+            assert rows["own"].isna()[i]
+            assert rows["others"].isna()[i]

@@ -1,6 +1,7 @@
 """Numbers in the text come from runs: what is bound is computed, what differs or is bound to nothing is named."""
 
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -96,6 +97,8 @@ def test_a_number_keeps_its_form():
     assert bound_numbers.written(1234.56, "1,000") == "1,235"
     assert bound_numbers.written(68.94, "7.1") == "68.9"
     assert bound_numbers.written(3.2, "Four") == "Three"
+    less = f"It has (-1<!--= 0 - {FRAME} --> points)."
+    assert bound_numbers.checked(less, bound=True)[0] == f"It has (-69<!--= 0 - {FRAME} --> points)."
     text = f"It has 1 %<!--= {FRAME} -->."
     assert bound_numbers.checked(text, bound=True)[0] == f"It has 69 %<!--= {FRAME} -->."
 
@@ -110,6 +113,27 @@ def test_a_measured_time_and_a_printed_solution_are_bound_too():
         _, found = bound_numbers.checked(f"It has 1 %<!--= {expression} -->.", bound=True)
         assert len(found) == 1
         assert "has nothing like no such" in found[0]
+
+
+def test_a_difference_is_taken_seed_by_seed_and_has_an_interval(changed_study):
+    ahead = 'difference("01", "padding", "fixed patch", prompt_size=24)'  # 99 % in each seed of the changed study
+    patch = 'each("01", method="fixed patch", prompt_size=24)'
+    each = bound_numbers.computed(patch)
+    assert bound_numbers.computed(ahead) == pytest.approx([99 - value for value in each])
+    assert bound_numbers.computed(f"mean({ahead})") == pytest.approx(99 - sum(each) / 3)
+    assert bound_numbers.computed(f"minus({patch}, {patch})") == [0, 0, 0]
+    assert bound_numbers.computed(f"margin({patch})") == pytest.approx(
+        4.303 * statistics.stdev(each) / 3**0.5, rel=1e-3
+    )
+
+
+def test_a_table_of_what_was_tried_is_read_in_the_order_of_the_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(bound_numbers, "ROOT", tmp_path)
+    (tmp_path / "tried.csv").write_text("method,seed,accuracy\nILM,1,0.5\nILM,0,0.25\nFLM,0,0.1\n")
+    assert bound_numbers.computed('tried("tried.csv", "accuracy", method="ILM")') == [25, 50]
+    assert bound_numbers.computed('tried("tried.csv", "accuracy", method="ILM", seed=1)') == [50]
+    with pytest.raises(ValueError, match="no row with"):
+        bound_numbers.computed('tried("tried.csv", "accuracy", method="BLM")')
 
 
 def test_of_a_solution_the_answer_is_read_and_its_code_is_not(tmp_path):

@@ -22,7 +22,7 @@ PARAMS = ROOT / "vpkit" / "data" / "params"
 COMMON = {
     "dataset", "model", "methods", "epochs", "lr", "batch_size", "n_train", "n_test", "seed", "device", "results_dir",
 }  # fmt: skip
-NO_QUESTIONS_YET = {"06_dpt"}
+NO_QUESTIONS_YET: set[str] = set()
 READS_ONLY = {"08_reproduction"}  # trains nothing: no dataset, model or epochs of its own
 
 

@@ -179,6 +179,14 @@ def test_attention_is_shown_below_its_image_with_both_boxes():
     assert axes[-1].images[0].get_extent() == [0, 32, 32, 0]
 
 
+def test_a_difference_of_attention_is_white_where_it_is_zero():
+    maps = {"plain": torch.rand(1, 4, 4), "less": torch.tensor([[[-0.5, 0.25], [0.0, 0.25]]])}
+    figure = plots.show_attention(torch.rand(1, 3, 32, 32), maps, torch.zeros(1, 2, 4), ["house"])
+    plain, less = (axis.images[0] for axis in figure.axes[1:])
+    assert (plain.cmap.name, plain.norm.vmin) == ("magma", 0)
+    assert (less.cmap.name, less.norm.vmin, less.norm.vmax) == ("RdBu_r", -0.5, 0.5)
+
+
 def test_queries_are_drawn_on_a_log_axis_with_dashed_ceilings():
     rows = [
         {"method": method, "budget": budget, "sent": budget - 10 * seed, "test_accuracy": 0.5 + budget / 10_000}

@@ -1,16 +1,27 @@
 """Where the class token of CLIP's image transformer looks."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from vpkit.datasets.pairs import Pairs
 from vpkit.methods.dpt import DualPromptClassifier
 from vpkit.models.clip import FrozenCLIP
 from vpkit.prompts.tokens import ClassAwareTokens
 
-__all__ = ["attention_in_box", "candidate_attention", "class_attention"]
+if TYPE_CHECKING:  # takes a second to load
+    import pandas as pd
+
+__all__ = [
+    "attention_in_box",
+    "candidate_attention",
+    "candidates_in_pairs",
+    "class_attention",
+    "look_at_pairs",
+    "mean_looks",
+]
 
 
 @torch.no_grad()
@@ -51,6 +62,54 @@ def class_attention(
 
 
 @torch.no_grad()
+def look_at_pairs(
+    classifier: DualPromptClassifier, pairs: Pairs, batch_size: int = 64
+) -> tuple[Tensor, "pd.DataFrame"]:
+    """What a classifier says to images of two things, and where the class token of the last block looks meanwhile.
+
+    Args:
+        classifier: of the target classes, without prompts (zero-shot, CoOp) or with.
+        pairs: `icon_pairs` or `pictogram_pairs`.
+        batch_size: of images that go through the tower together.
+
+    Returns:
+        Maps (N, g, g), each summing to 1; and a row for each image: "right", whether the target was named; "target" and
+        "distractor", the shares in [0, 1] of the map in their boxes; "larger", whether the target is the larger thing.
+
+    Raises:
+        ValueError: a CNN image tower.
+    """
+    import pandas as pd
+
+    answers: list[Tensor] = []
+    clip, device = classifier.clip, classifier.clip.mean.device
+    maps = torch.cat([
+        class_attention(clip, lambda x: answers.append(classifier(x).argmax(1)), images)
+        for images, _ in pairs.images.to(device).batches(batch_size)
+    ]).cpu()  # fmt: skip
+    shares = (attention_in_box(maps, boxes, clip.image_size) for boxes in pairs.boxes.unbind(1))
+    on_target, on_distractor = (share.tolist() for share in shares)
+    right = (torch.cat(answers).cpu() == pairs.images.labels.cpu()).tolist()
+    columns = {"right": right, "target": on_target, "distractor": on_distractor, "larger": pairs.target_larger.tolist()}
+    return maps, pd.DataFrame(columns)
+
+
+def mean_looks(looks: Mapping[str, "pd.DataFrame"]) -> "pd.DataFrame":
+    """Means of what `look_at_pairs` found, a row a method: "right_larger" over images whose target is the larger thing,
+    "right_smaller" over the others, if there are any, and so of "target" and "distractor".
+
+    Args:
+        looks: method to its rows.
+    """
+    import pandas as pd
+
+    found = pd.concat(looks, names=["method"]).groupby(["method", "larger"], sort=False).mean()
+    wide = found.unstack().rename(columns={True: "larger", False: "smaller"})
+    wide.columns = ["_".join(column) for column in wide.columns]
+    return wide
+
+
+@torch.no_grad()
 def candidate_attention(classifier: DualPromptClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
     """Where DPT looks for each candidate class: candidates (B, K), the likeliest first, and maps (B, K, g, g).
 
@@ -77,6 +136,37 @@ def candidate_attention(classifier: DualPromptClassifier, images: Tensor) -> tup
         handle.remove()
     maps = _patch_maps(block.attention(*seen[0]), classifier.clip.image_transformer())
     return classifier.choose(classifier.clip.encode_image(images)), maps
+
+
+@torch.no_grad()
+def candidates_in_pairs(classifier: DualPromptClassifier, pairs: Pairs, batch_size: int = 64) -> "pd.DataFrame":
+    """Whether DPT's queries find their classes: a row for each image of two things.
+
+    Columns: "among", whether the true class is one of the K candidates; "own", the share in [0, 1] of its map
+    (`candidate_attention`) in the target's box; "others", the mean share there of the other candidates' maps, which ask
+    for something that is not in the box. Both are NaN where the true class is no candidate: what is easily named is
+    drawn larger, so shares over other images could not be compared.
+
+    Args:
+        classifier: with a class-aware block.
+        pairs: `icon_pairs` or `pictogram_pairs`.
+        batch_size: of images that go through the tower together.
+
+    Raises:
+        ValueError: no class-aware block.
+    """
+    import pandas as pd
+
+    device, size = classifier.clip.mean.device, classifier.clip.image_size
+    found = [candidate_attention(classifier, images) for images, _ in pairs.images.to(device).batches(batch_size)]
+    chosen, maps = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))  # (N, K) and (N, K, g, g)
+    boxes = pairs.boxes[:, 0].repeat_interleave(chosen.shape[1], 0)
+    shares = attention_in_box(maps.flatten(0, 1), boxes, size).view_as(chosen)
+    own = chosen == pairs.images.labels.cpu()[:, None]
+    means = [shares.where(mask, 0.0).sum(1) / mask.sum(1) for mask in (own, ~own)]  # 0 / 0 is NaN
+    means[1] = means[1].where(own.any(1), float("nan"))  # of the same images as `own`
+    columns = {"among": own.any(1).tolist(), "own": means[0].tolist(), "others": means[1].tolist()}
+    return pd.DataFrame(columns)
 
 
 def _patch_maps(attention: Tensor, visual: Any) -> Tensor:

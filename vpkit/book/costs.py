@@ -97,13 +97,14 @@ def point_flops(point: Point) -> Cost:
         return _of_names(p, image, text, classes, steps, train, test)
     # Tokens go through the whole image tower, forward and back; class-aware ones need the plain image too.
     half = -(-classes // 2)
+    methods = [m for m in methods if m != "controls"]  # these take features that are there
     trained = [(m, classes, train) for m in methods] + [(m, half, train * half // classes) for m in p["new_methods"]]
     training = 0.0
     for method, count, images in trained:
-        on_image = method != "CoOp"
+        on_image = method not in ("CoOp", "KgCoOp")
         training += on_image * image * epochs * (2 * images + min(val, 4 * count))
         training += p["augment"] * image * epochs * images  # the plain crop
-        training += (method in ("CoOp", "VLP", "DPT")) * 2 * text * count * epochs * -(-images // p["batch_size"])
+        training += (not method.startswith("VPT")) * 2 * text * count * epochs * -(-images // p["batch_size"])
     domains = len(p["shifted"])
     return Cost(training, image * (train + val + (1 + domains) * test * (1 + len(methods))))
 

@@ -3,7 +3,7 @@
 All go through `vpkit.training.fit`. A new method is such a module; it needs no change to the loop.
 """
 
-from vpkit.methods import baselines, black_box, clip_vp, coop, dpt, ilm_vp, logoprompt, promptsrc, protocols, vp
+from vpkit.methods import baselines, black_box, clip_vp, coop, dpt, ilm_vp, logoprompt, promptsrc, protocols, sides, vp
 from vpkit.methods.baselines import CLAP, FineTuned, TipAdapter, gaussian_discriminant, linear_probe, tune_votes
 from vpkit.methods.black_box import ScoresOnly
 from vpkit.methods.coop import KgCoOp, TextPromptedClassifier
@@ -46,6 +46,7 @@ __all__ = [
     "remap",
     "remap_from_training",
     "shifted_domains",
+    "sides",
     "tune_votes",
     "vp",
 ]

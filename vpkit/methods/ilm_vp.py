@@ -97,9 +97,9 @@ def remap(
         if epoch > 1 and (interval is None or (epoch - 1) % interval or (last is not None and epoch > last)):
             return
         counted = count(classifier.model, classifier.prompt, batches, **options)
-        counted = counted if isinstance(counted, tuple) else (counted,)
-        new = assign(*counted)
-        if epoch == 1 or margin is None or _votes(new, *counted) > _votes(classifier.mapping, *counted) + margin:
+        tables = counted if isinstance(counted, tuple) else (counted,)
+        new = assign(*tables)
+        if epoch == 1 or margin is None or _votes(new, *tables) > _votes(classifier.mapping, *tables) + margin:
             classifier.mapping = new
 
     return before_epoch

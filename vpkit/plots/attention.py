@@ -12,7 +12,8 @@ def show_attention(images: Tensor, maps: dict[str, Tensor], boxes: Tensor, title
 
     Args:
         images: (N, 3, h, w) uint8 or in [0, 1].
-        maps: method to (N, g, g); each is drawn from 0 to its own largest value.
+        maps: method to (N, g, g); each is drawn from 0 to its own largest value. A difference of two maps, which has
+            values below 0, is drawn from blue (less) over white to red (more).
         boxes: (N, 2, 4) around the target (solid) and the distractor (dotted), in pixels.
         titles: N, above the columns.
     """
@@ -23,12 +24,16 @@ def show_attention(images: Tensor, maps: dict[str, Tensor], boxes: Tensor, title
         axes[0, column].imshow(displayable(images[column]), extent=extent)
         axes[0, column].set_title(titles[column], fontsize=7)
         for row, found in enumerate(maps.values(), 1):
-            axes[row, column].imshow(found[column].cpu().numpy(), extent=extent, cmap="magma", vmin=0)
-        for axis in axes[:, column]:
+            values = found[column].cpu().numpy()
+            largest = abs(values).max()
+            how = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest} if (found < 0).any() else {"cmap": "magma"}
+            axes[row, column].imshow(values, extent=extent, **{"vmin": 0, **how})
+        for row, axis in enumerate(axes[:, column]):
             axis.set(xticks=[], yticks=[])
             for (left, top, right, bottom), style in zip(boxes[column].tolist(), ("-", ":"), strict=True):
                 where = (left, top), right - left, bottom - top
-                axis.add_patch(Rectangle(*where, fill=False, edgecolor="#56B4E9", linestyle=style, linewidth=1.3))
+                colour = "#333333" if row and (list(maps.values())[row - 1] < 0).any() else "#56B4E9"
+                axis.add_patch(Rectangle(*where, fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
     for row, method in enumerate(("image", *maps)):
         axes[row, 0].set_ylabel(method, fontsize=8)
     return finished(figure)

@@ -131,7 +131,7 @@ def plot_spread(accuracies, label: str):
     sns.histplot(list(accuracies), bins=20, color="#56B4E9", ax=axis)
     axis.axvline(accuracies[0], color="#D55E00", linewidth=1.5, label="default")
     axis.set(xlabel=label, ylabel="templates")
-    axis.xaxis.set_major_formatter("{x:.0%}")
+    axis.xaxis.set_major_formatter("{x:.1%}")
     axis.legend(fontsize=7)
     return finished(figure)
 

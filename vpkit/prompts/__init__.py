@@ -7,7 +7,7 @@ from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet, Writ
 from vpkit.prompts.files import load_prompt, save_prompt, study_prompts
 from vpkit.prompts.low_dimensional import CoarsePrompt, CosinePrompt, LowRankPrompt, MaskedPrompt
 from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
-from vpkit.prompts.patch_embeddings import PatchEmbeddings, cache_patches
+from vpkit.prompts.patch_embeddings import PatchEmbeddings, cache_patches, plain_features
 from vpkit.prompts.pixels import ExpandPrompt, PadPrompt, PatchPrompt, vp_prompt
 from vpkit.prompts.templates import clip_templates, fill_templates
 from vpkit.prompts.tokens import ClassAwareTokens, TokenPrompt
@@ -32,6 +32,7 @@ __all__ = [
     "fill_templates",
     "load_prompt",
     "paste",
+    "plain_features",
     "render_class_names",
     "save_prompt",
     "strip_offsets",

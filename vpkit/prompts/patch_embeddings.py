@@ -10,7 +10,7 @@ from vpkit.datasets.encoded_set import AugmentedBatches, EncodedSet, crop_and_fl
 from vpkit.datasets.image_set import ImageSet
 from vpkit.models.clip import FrozenCLIP
 
-__all__ = ["PatchEmbeddings", "cache_patches"]
+__all__ = ["PatchEmbeddings", "cache_patches", "plain_features"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class PatchEmbeddings:
     @property
     def device(self) -> torch.device:
         return self.plain.device
+
+    @property
+    def features(self) -> Tensor:
+        """The plain unit features, for what has nothing in the image tower, such as KgCoOp or a linear probe."""
+        return self.plain
 
 
 @torch.no_grad()
@@ -58,6 +63,11 @@ def cache_patches(
         return AugmentedBatches(images.batches(*options), partial(embed, clip), crop_and_flip)
 
     return EncodedSet(PatchEmbeddings(tokens, plain), labels, images.class_names, anew if augment else None)
+
+
+def plain_features(split: EncodedSet) -> EncodedSet:
+    """Of what `cache_patches` made, the plain features (N, D) alone: for a linear probe, GDA and the like."""
+    return EncodedSet(split.inputs.plain, split.labels, split.class_names)
 
 
 def embed(clip: FrozenCLIP, images: Tensor) -> PatchEmbeddings:

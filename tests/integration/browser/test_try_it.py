@@ -221,7 +221,7 @@ def test_a_word_is_weighed_as_logoprompt_weighs_it(live):
 
 @torch.no_grad()
 def test_attention_maps_are_the_packages(live):
-    classifier: DualPromptClassifier = live_prompts.dual_prompt(runs()["06_dpt"])
+    classifier: DualPromptClassifier = live_prompts.dual_prompt(runs()["06_on_icons"])
     clip = classifier.clip
     for image in vpkit.datasets.icon_pairs("test", 8, 96, 0).images[torch.arange(0, 264, 26)].images:
         x = image[None].float() / 255
