@@ -124,6 +124,7 @@ def candidate_attention(classifier: DualPromptClassifier, images: Tensor) -> tup
 
     Source: Xing et al. 2023, Eqs. 6 and 7. Explained in chapter 6.
     """
+    images = images.to(classifier.clip.mean.device)  # sets that do not fit the device stay behind
     tokens = classifier.tokens
     if tokens is None or not len(tokens.class_aware):
         raise ValueError("this classifier has no class-aware block, and so no candidates to look for")
