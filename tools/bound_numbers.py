@@ -33,24 +33,11 @@ from simpleeval import EvalWithCompoundTypes
 import vpkit
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = (  # the others are rewritten first
-    "01_visual_prompting",
-    "02_label_mapping",
-    "03_ilm_vp",
-    "04_clip_template_mapping",
-    "05_logoprompt",
-    "06_dpt",
-    "07_behind_an_interface",
-    "08_reproduction",
-    "09_your_own_task",
+BOUND = sorted(
+    path
+    for pattern in ("notebooks/*.ipynb", "book/solutions/*.yaml", "book/*.md", "README.md")
+    for path in ROOT.glob(pattern)
 )
-BOUND = (
-    *(f"notebooks/{name}.ipynb" for name in CHAPTERS),
-    *(f"book/solutions/{name}.yaml" for name in CHAPTERS),
-    *(f"book/{path.name}" for path in (ROOT / "book").glob("*.md")),
-    "README.md",
-)
-OTHERS = ("notebooks/*.ipynb", "book/solutions/*.yaml")  # what is bound there is computed too, the rest may stand
 
 WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\b(?:" + "|".join(WORDS) + r")\b)"
@@ -323,10 +310,9 @@ def check_file(path: Path, bound: bool, write: bool = False) -> list[str]:
 
 
 def main(write: bool = False) -> int:
-    bound = {ROOT / name for name in BOUND}
     failed = 0
-    for path in sorted({*bound, *(path for pattern in OTHERS for path in ROOT.glob(pattern))}):
-        for message in check_file(path, path in bound, write):
+    for path in BOUND:
+        for message in check_file(path, bound=True, write=write):
             failed += 1
             print(f"{path.relative_to(ROOT)}: {message}")
     return failed

@@ -20,19 +20,22 @@ def show_attention(images: Tensor, maps: dict[str, Tensor], boxes: Tensor, title
     count, extent = len(images), (0, images.shape[3], images.shape[2], 0)
     size = (side * count, side * (len(maps) + 1) + 0.3)
     figure, axes = plt.subplots(len(maps) + 1, count, figsize=size, squeeze=False, layout="constrained")
+    differences = [False, *(bool((found < 0).any()) for found in maps.values())]  # of each row; the images' first
     for column in range(count):
         axes[0, column].imshow(displayable(images[column]), extent=extent)
         axes[0, column].set_title(titles[column], fontsize=7)
-        for row, found in enumerate(maps.values(), 1):
+        for axis, found, is_difference in zip(axes[1:, column], maps.values(), differences[1:], strict=True):
             values = found[column].cpu().numpy()
             largest = abs(values).max()
-            how = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest} if (found < 0).any() else {"cmap": "magma"}
-            axes[row, column].imshow(values, extent=extent, **{"vmin": 0, **how})
-        for row, axis in enumerate(axes[:, column]):
+            how = (
+                {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest} if is_difference else {"cmap": "magma", "vmin": 0}
+            )
+            axis.imshow(values, extent=extent, **how)
+        for axis, is_difference in zip(axes[:, column], differences, strict=True):
             axis.set(xticks=[], yticks=[])
             for (left, top, right, bottom), style in zip(boxes[column].tolist(), ("-", ":"), strict=True):
                 where = (left, top), right - left, bottom - top
-                colour = "#333333" if row and (list(maps.values())[row - 1] < 0).any() else "#56B4E9"
+                colour = "#333333" if is_difference else "#56B4E9"  # light blue is lost beside light red and blue
                 axis.add_patch(Rectangle(*where, fill=False, edgecolor=colour, linestyle=style, linewidth=1.3))
     for row, method in enumerate(("image", *maps)):
         axes[row, 0].set_ylabel(method, fontsize=8)
