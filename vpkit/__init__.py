@@ -15,7 +15,7 @@ from importlib import import_module
 
 from vpkit import analysis, book, datasets, mappings, methods, models, prompts, training
 from vpkit.book import load_paper_results, load_study, save_table, start
-from vpkit.datasets import ImageSet, load_dataset
+from vpkit.datasets import ImageSet, load_dataset, load_splits
 from vpkit.methods import PromptedClassifier, count_parameters
 from vpkit.models import load_clip, load_frozen
 from vpkit.training import evaluate, fit, train_epoch
@@ -35,6 +35,7 @@ __all__ = [
     "load_dataset",
     "load_frozen",
     "load_paper_results",
+    "load_splits",
     "load_study",
     "mappings",
     "methods",

@@ -476,3 +476,16 @@ def test_a_pass_without_gradients_takes_batches_of_the_devices_size(image_set):
         on_device = image_set.to(DEVICE)
         assert on_device.batches().batch_size == 512
         assert on_device.batches(32).batch_size == 32
+
+
+def test_three_splits_are_loaded_at_once_with_the_same_options():
+    loaded = vpkit.load_splits("digits", (30, 20, None), size=8, seed=1)
+    alone = [
+        vpkit.load_dataset("digits", s, size=8, subset=n, seed=1) for s, n in zip(SPLITS, (30, 20, None), strict=True)
+    ]
+    assert [len(split) for split in loaded] == [30, 20, 359]
+    for ours, theirs in zip(loaded, alone, strict=True):
+        assert torch.equal(ours.images, theirs.images)
+        assert ours.split == theirs.split
+    with pytest.raises(ValueError, match="sizes=\\(30, 20\\): expected three"):
+        vpkit.load_splits("digits", (30, 20))

@@ -30,6 +30,28 @@ def test_images_are_shown_as_they_are_with_their_titles():
     assert bytes_shown.axes[0].images[0].get_array().max() == 1
 
 
+def test_examples_are_evenly_spaced_and_named():
+    stored = (25 * torch.arange(9)).byte()[:, None, None, None].expand(9, 3, 2, 2)
+    images = vpkit.ImageSet(stored, torch.arange(9) % 2, ("even", "odd"))
+    axes = [axis for axis in plots.show_examples(images, 3).axes if axis.images]
+    assert [axis.get_title() for axis in axes] == ["even"] * 3
+    assert [round(255 * float(axis.images[0].get_array().max())) for axis in axes] == [0, 100, 200]
+    assert len([axis for axis in plots.show_examples(images[:2], 16).axes if axis.images]) == 2  # all there are
+
+
+def test_a_table_is_formatted_by_what_its_columns_hold():
+    table = pd.DataFrame({
+        "method": ["FLM", "CoOp"], "test_accuracy": [0.5, None], "parameters": [20736, 1], "sent": [6000.0, None],
+        "moved": [1.25, 3.0], "right": [True, False],
+    }).astype({"test_accuracy": object})  # fmt: skip
+    html = re.sub(r"<style.*?</style>|<[^>]+>", " ", plots.show_table(table).to_html(), flags=re.DOTALL).split()
+    assert html[6:] == ["FLM", "50.0%", "20,736", "6,000", "1.2", "True", "CoOp", "1", "3.0", "False"]
+    assert "50%" in plots.show_table(table, digits=0).to_html()
+    named = plots.show_table(table.set_index("method")).to_html()
+    assert "row_heading" in named
+    assert "row_heading" not in plots.show_table(table).to_html()
+
+
 def test_a_prompt_is_shown_three_ways(model):
     image = torch.full((3, 16, 16), 0.5)
     prompt = PadPrompt(16, 2)

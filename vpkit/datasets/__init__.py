@@ -47,6 +47,7 @@ __all__ = [
     "labelled",
     "load_dataset",
     "load_source",
+    "load_splits",
     "pictogram_pairs",
 ]
 
@@ -226,6 +227,26 @@ def load_dataset(
     paths = chosen.pool.paths if rows is not None and chosen.pool else chosen.paths
     image_set = ImageSet(images, labels, source.class_names, name, split, rows=rows, paths=paths, rule=source.rule)
     return image_set if classes is None else image_set.select_classes(*classes)
+
+
+def load_splits(
+    name: str, sizes: Sequence[int | None], *, device: torch.device | str = "cpu", **options
+) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Train, val and test of a dataset as three `ImageSet`s on one device.
+
+    Args:
+        name: as for `load_dataset`.
+        sizes: at most so many images of each of the three, chosen as `subset` chooses them; None keeps all.
+        device: see `ImageSet.to`.
+        options: for `load_dataset`, such as `size` and `seed`.
+
+    Raises:
+        ValueError: other than three sizes; and as `load_dataset`.
+    """
+    if len(sizes) != len(SPLITS):
+        raise ValueError(f"sizes={tuple(sizes)}: expected three, of {', '.join(SPLITS)}")
+    train, val, test = (load_dataset(name, split, subset=n, **options) for split, n in zip(SPLITS, sizes, strict=True))
+    return train.to(device), val.to(device), test.to(device)
 
 
 def data_root(root: str | Path | None = None) -> Path:

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
+from vpkit.datasets.image_set import ImageSet
 from vpkit.interfaces import Normalises, PixelPrompt, normalised
 from vpkit.plots.style import displayable, finished
 
@@ -36,6 +37,12 @@ def show_images(
         if titles:
             axis.set_title(titles[position], fontsize=7)
     return finished(figure)
+
+
+def show_examples(images: ImageSet, count: int = 16, **options):
+    """Some images of a set, evenly spaced, with the names of their classes; `options` as for `show_images`."""
+    some = images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
+    return show_images(some.images, [images.class_names[t] for t in some.labels], **options)
 
 
 def show_prompt(prompt: PixelPrompt, image: Tensor, model: Normalises | None = None, side: float = 1.5):

@@ -3,8 +3,25 @@
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
 from vpkit.plots.style import CHANCE, METHOD_COLORS, colors_of, finished
+
+
+def show_table(table, digits: int = 1):
+    """A pandas table to read: shares in [0, 1] as per cent, integers with thousands apart, nothing where there is none.
+
+    Args:
+        table: its index is shown only if it has a name.
+        digits: of the percentages, behind the point.
+    """
+    table, formats = table.infer_objects(), {}
+    for name, column in table.items():
+        if is_numeric_dtype(column) and not is_bool_dtype(column):
+            share = not is_integer_dtype(column) and column.dropna().between(0, 1).all()
+            formats[name] = f"{{:.{digits}%}}" if share else "{:,.0f}" if (column.dropna() % 1 == 0).all() else "{:.1f}"
+    shown = table.style.format(formats, na_rep="")
+    return shown if table.index.name else shown.hide()
 
 
 def plot_history(histories: dict, value: str = "val_accuracy", label: str = "validation accuracy", chance=None):
