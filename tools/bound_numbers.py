@@ -223,12 +223,8 @@ def written(value: float, like: str) -> str:
     return f"{value:{',' if ',' in like else ''}.{decimals}f}"
 
 
-def checked(text: str, bound: bool) -> tuple[str, list[str]]:
-    """The text with its numbers computed, and what is wrong with the one given.
-
-    Args:
-        bound: whether a measured number without a comment, or a comparing bullet without a condition, is wrong.
-    """
+def checked(text: str) -> tuple[str, list[str]]:
+    """The text with its numbers computed, and what is wrong with the one given."""
     wrong: list[str] = []
 
     def replaced(match: re.Match) -> str:
@@ -247,11 +243,10 @@ def checked(text: str, bound: bool) -> tuple[str, list[str]]:
                 wrong.append(f"{_sentence(text, match.start())}\n    is not so: {match['expression']}")
         except ValueError as error:
             wrong.append(f"{_sentence(text, match.start())}\n    {error}")
-    if bound:
-        wrong += [f"{_sentence(text, place)}\n    {number} is bound to nothing" for place, number in unbound(text)]
-        for bullet in re.findall(r"^\* .+$", text.partition("## Summary")[2].partition("\n## ")[0], re.MULTILINE):
-            if _COMPARES.search(_COMMENT.sub("", bullet)) and "<!--?" not in bullet:
-                wrong.append(f"{_COMMENT.sub('', bullet)}\n    compares without a condition")
+    wrong += [f"{_sentence(text, place)}\n    {number} is bound to nothing" for place, number in unbound(text)]
+    for bullet in re.findall(r"^\* .+$", text.partition("## Summary")[2].partition("\n## ")[0], re.MULTILINE):
+        if _COMPARES.search(_COMMENT.sub("", bullet)) and "<!--?" not in bullet:
+            wrong.append(f"{_COMMENT.sub('', bullet)}\n    compares without a condition")
     return _COMPUTED.sub(replaced, text), wrong
 
 
@@ -279,12 +274,12 @@ READ = {  # of solutions the answers alone
 }
 
 
-def check_file(path: Path, bound: bool, write: bool = False) -> list[str]:
+def check_file(path: Path, write: bool = False) -> list[str]:
     """What is wrong in a file, each with its sentence; `write` puts the computed numbers in."""
     wrong: list[str] = []
 
     def part(match: re.Match) -> str:
-        text, found = checked(match[0], bound)
+        text, found = checked(match[0])
         wrong.extend(found)
         return text
 
@@ -296,13 +291,13 @@ def check_file(path: Path, bound: bool, write: bool = False) -> list[str]:
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source, found = checked(cell.source, bound)
+            cell.source, found = checked(cell.source)
             wrong += found
         caption = cell.metadata.get("mystnb", {}).get("figure", {})
         if "caption" in caption:
-            caption["caption"], found = checked(caption["caption"], bound)
+            caption["caption"], found = checked(caption["caption"])
             wrong += found
-            if bound and _COMPARES.search(_COMMENT.sub("", caption["caption"])) and "<!--" not in caption["caption"]:
+            if _COMPARES.search(_COMMENT.sub("", caption["caption"])) and "<!--" not in caption["caption"]:
                 wrong.append(f"{caption['caption']}\n    compares without a condition")
     if write:
         nbformat.write(notebook, path)
@@ -312,7 +307,7 @@ def check_file(path: Path, bound: bool, write: bool = False) -> list[str]:
 def main(write: bool = False) -> int:
     failed = 0
     for path in BOUND:
-        for message in check_file(path, bound=True, write=write):
+        for message in check_file(path, write):
             failed += 1
             print(f"{path.relative_to(ROOT)}: {message}")
     return failed

@@ -37,7 +37,7 @@ def changed_study(tmp_path, monkeypatch):
 
 
 def test_a_changed_run_is_named_with_its_sentence(changed_study):
-    wrong = bound_numbers.check_file(CHAPTER, bound=True)
+    wrong = bound_numbers.check_file(CHAPTER)
     assert len(wrong) >= 2
     assert any("the frame of 24 pixels reaches 68.9 %" in w and "says 68.9, the runs say 99.0" in w for w in wrong)
     assert any("Here a fixed patch beats the frame" in w and "is not so" in w for w in wrong)
@@ -52,7 +52,7 @@ def test_a_caption_that_compares_needs_a_condition(tmp_path):
     ]
     figure["caption"] = figure["caption"].partition("<!--")[0]
     nbformat.write(notebook, copy)
-    (wrong,) = bound_numbers.check_file(copy, bound=True)
+    (wrong,) = bound_numbers.check_file(copy)
     assert wrong.startswith(figure["caption"])
     assert "compares without a condition" in wrong
 
@@ -60,7 +60,7 @@ def test_a_caption_that_compares_needs_a_condition(tmp_path):
 def test_numbers_are_written_from_the_runs(changed_study, tmp_path):
     copy = tmp_path / "chapter.ipynb"
     copy.write_text(CHAPTER.read_text())
-    bound_numbers.check_file(copy, bound=True, write=True)
+    bound_numbers.check_file(copy, write=True)
     text = "\n".join(cell.source for cell in nbformat.read(copy, as_version=4).cells)
     assert "the frame of 24 pixels reaches 99.0 %<!--= " in text
     assert "68.9 %" not in text
@@ -80,7 +80,7 @@ def test_numbers_are_written_from_the_runs(changed_study, tmp_path):
     ],
 )
 def test_what_is_wrong_is_said(text, message):
-    _, wrong = bound_numbers.checked(text, bound=True)
+    _, wrong = bound_numbers.checked(text)
     assert len(wrong) == 1
     assert message in wrong[0]
 
@@ -90,7 +90,7 @@ def test_what_nobody_measured_is_told_apart():
         "Momentum 0.9<!--: setting -->, Section 6.3, Eq. 1.2, $x = 0.5$, `lr = 0.1`, {cite}`a1.5b`, [a](b-0.3.html), "
         "two classes, 24 pixels.\n\n```python\nlr = 0.1  # 10 %\n```"
     )
-    assert bound_numbers.checked(text, bound=True) == (text, [])
+    assert bound_numbers.checked(text) == (text, [])
 
 
 def test_a_number_keeps_its_form():
@@ -98,19 +98,19 @@ def test_a_number_keeps_its_form():
     assert bound_numbers.written(68.94, "7.1") == "68.9"
     assert bound_numbers.written(3.2, "Four") == "Three"
     less = f"It has (-1<!--= 0 - {FRAME} --> points)."
-    assert bound_numbers.checked(less, bound=True)[0] == f"It has (-69<!--= 0 - {FRAME} --> points)."
+    assert bound_numbers.checked(less)[0] == f"It has (-69<!--= 0 - {FRAME} --> points)."
     text = f"It has 1 %<!--= {FRAME} -->."
-    assert bound_numbers.checked(text, bound=True)[0] == f"It has 69 %<!--= {FRAME} -->."
+    assert bound_numbers.checked(text)[0] == f"It has 69 %<!--= {FRAME} -->."
 
 
 def test_a_measured_time_and_a_printed_solution_are_bound_too():
     minutes = 'measured("lanes.json", "lanes", {"command": "book"}, "after") / 60'
-    assert bound_numbers.checked(f"It takes 9<!--= {minutes} --> minutes.", bound=True)[1] == [
+    assert bound_numbers.checked(f"It takes 9<!--= {minutes} --> minutes.")[1] == [
         "It takes 9 minutes.\n    says 9, the runs say 6"
     ]
     wrong = ['solved("01", 2, "no such line")', 'reported("book/tiny_clip_evaluation.txt", "no such row")']
     for expression in wrong:
-        _, found = bound_numbers.checked(f"It has 1 %<!--= {expression} -->.", bound=True)
+        _, found = bound_numbers.checked(f"It has 1 %<!--= {expression} -->.")
         assert len(found) == 1
         assert "has nothing like no such" in found[0]
 
@@ -143,7 +143,7 @@ def test_of_a_solution_the_answer_is_read_and_its_code_is_not(tmp_path):
         "- exercise: 2\n  show: |\n    print(0.25)\n"
         f"  answer: >-\n    And 1 %<!--= {FRAME} -->.\n"
     )
-    wrong = bound_numbers.check_file(path, bound=True, write=True)
+    wrong = bound_numbers.check_file(path, write=True)
     assert [w.partition("\n")[0] for w in wrong] == ["It has 12.5 %.", "And 1 %."]
     assert "lr: 0.5" in path.read_text()
     assert "And 69 %<!--= " in path.read_text()
