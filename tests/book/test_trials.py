@@ -12,8 +12,8 @@ from vpkit.prompts import PadPrompt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-import choose_remapping  # noqa: E402
-import transfer_prompts  # noqa: E402
+import choose_remapping
+import transfer_prompts
 
 
 def rows_of(path):
