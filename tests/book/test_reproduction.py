@@ -8,7 +8,17 @@ import pytest
 
 import vpkit
 from vpkit.book.grids import read_grid
-from vpkit.book.reproduction import grid_of, interval, papers_beside_ours, side_by_side, study_table
+from vpkit.book.reproduction import (
+    gains_beside_papers,
+    grid_of,
+    interval,
+    papers_beside_ours,
+    recomputed_means,
+    side_by_side,
+    study_table,
+    summary,
+    tables_of,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -168,3 +178,48 @@ def test_a_printed_table_stands_beside_what_was_run():
     assert styled.caption.startswith(f"vp_table1: {len(rows)} of {len(rows)} run here. python -m vpkit.book.sweep")
     unrun = side_by_side(cells, "ilm_vp_table1").data.to_numpy().ravel()
     assert {cell.split(" | ")[1] for cell in unrun if cell} == {"–"}
+
+
+def test_gains_are_differences_within_a_run_beside_the_printed_mean():
+    cells = papers_beside_ours()
+    methods = [m for pair in ("FLM RLM", "ILM zero-shot", "VP+TP VP+TP+LM", "CoOp LoGoPrompt", "VPT VLP", "DPT x")
+               for m in pair.split()]  # fmt: skip
+    runs = pd.DataFrame(
+        {"method": method, "test_accuracy": 0.01 * place + 0.1 * seed, "model": "m", "shots": 0, "dataset": "icons",
+         "seed": seed}
+        for place, method in enumerate(methods) for seed in range(3)
+    )  # fmt: skip
+    gains, printed = gains_beside_papers(runs, cells)
+    assert gains[gains.pair == "FLM over RLM"].gain.tolist() == pytest.approx([-1] * 3)  # whatever the seed has
+    assert gains[gains.pair == "DPT over VLP"].gain.tolist() == pytest.approx([1] * 3)
+    table = vpkit.load_paper_results("vp", "Table 1")
+    table = table[~table.dataset.str.contains("Average")].pivot(index="dataset", columns="method", values="value")
+    theirs = printed.set_index("pair").gain["VP+TP over zero-shot"]
+    assert theirs == pytest.approx((table["VP+TP"] - table["TP"]).mean())
+
+
+def test_three_printed_harmonic_means_are_wrong():
+    h = recomputed_means(papers_beside_ours())
+    (row,) = h[(h.dataset == "Flowers102") & (h.method == "DPT")].itertuples()
+    assert row.recomputed == pytest.approx(2 * 95.2 * 17.22 / (95.2 + 17.22))
+    assert row.off == pytest.approx(row.harmonic_mean - row.recomputed)
+    assert (h.off.abs() > 0.1).sum() == 3
+
+
+def test_the_summary_has_the_printed_cells_and_ours_below_them():
+    cells = papers_beside_ours()
+    runs = pd.DataFrame(
+        {"model": "m", "method": method, "dataset": "icons", "shots": 0, "test_accuracy": value}
+        for method, value in (("ILM", 0.2), ("ILM", 0.4), ("FLM", 0.1))
+    )
+    ours = summary(cells, runs).iloc[len(cells) :].set_index("method")
+    assert (ours.ours["ILM"], ours.seeds["ILM"]) == (pytest.approx(30), 2)
+    assert math.isnan(ours.low["FLM"])  # one run has no interval
+    assert set(ours.paper) == {"vpkit"}
+
+
+def test_the_tables_of_a_paper_are_those_of_its_grids():
+    shown = tables_of(papers_beside_ours(), "vp", "ilm_vp")
+    assert [table.caption.partition(":")[0] for table in shown] == [
+        "vp_table1", "vp_table2", "vp_table4", "vp_table5", "ilm_vp_table1", "ilm_vp_table2"
+    ]  # fmt: skip

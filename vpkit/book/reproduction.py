@@ -10,7 +10,18 @@ from scipy.stats import t as student_t
 
 from vpkit.book.results import load_paper_results, load_runs, load_study
 
-__all__ = ["grid_of", "interval", "mean_and_interval", "papers_beside_ours", "side_by_side", "study_table"]
+__all__ = [
+    "gains_beside_papers",
+    "grid_of",
+    "interval",
+    "mean_and_interval",
+    "papers_beside_ours",
+    "recomputed_means",
+    "side_by_side",
+    "study_table",
+    "summary",
+    "tables_of",
+]
 
 _BACKBONES = {
     "ResNet-18 (ImageNet-1K)": ("resnet18",),
@@ -55,6 +66,17 @@ _NOT_COVERED = {
 _ELSEWHERE = {
     ("dpt", "Table VI", "ablation:vctx=n/a"): "dpt_table1", ("dpt", "Table VI", "ablation:vctx=10"): "dpt_table1",
 }  # fmt: skip
+_GAINS = {  # ours, over ours: grid, printed names
+    ("FLM", "RLM"): ("ilm_vp_table1", "FLM-VP", "RLM-VP"),
+    ("ILM", "FLM"): ("ilm_vp_table1", "ILM-VP", "FLM-VP"),
+    ("VP+TP", "zero-shot"): ("vp_table1", "VP+TP", "TP"),
+    ("VP+TP+LM", "VP+TP"): ("ilm_vp_table2", "VP+TP+LM", "VP+TP"),
+    ("CoOp", "zero-shot"): ("dpt_table1", "CoOp", "ZSCLIP"),
+    ("LoGoPrompt", "CoOp"): ("logoprompt_table2", "LoGoPrompt", "CoOp"),
+    ("VPT", "zero-shot"): ("dpt_table1", "VPT", "ZSCLIP"),
+    ("VLP", "CoOp"): ("dpt_table1", "VLP", "CoOp"),
+    ("DPT", "VLP"): ("dpt_table1", "DPT", "VLP"),
+}
 _ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6}
 
 
@@ -108,6 +130,61 @@ def side_by_side(cells: pd.DataFrame, grid: str):
     table = rows.pivot_table("text", lines, ["method", *varied], "first", sort=False).fillna("")
     command = f"python -m vpkit.book.sweep grids/{grid}.yaml --json results/{grid}.json"
     return table.style.set_caption(f"{grid}: {int((rows.seeds > 0).sum())} of {len(rows)} run here. {command}")
+
+
+def tables_of(cells: pd.DataFrame, *papers: str) -> list:
+    """Every table of some papers, as `side_by_side` gives one."""
+    return [side_by_side(cells, grid) for grid in cells.grid[cells.paper.isin(papers)].unique()]
+
+
+def gains_beside_papers(runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What one method has more than another, in points: ours for each run, and the mean that the papers print.
+
+    Args:
+        runs: accuracies in [0, 1] of methods that were tested on the same images: columns method, test_accuracy,
+            model, shots, dataset and seed.
+        cells: what `papers_beside_ours` gives.
+
+    Returns:
+        Tables with the columns `pair`, such as "ILM over FLM", and `gain`; ours with the run's other columns, too.
+    """
+    wide = runs.pivot_table("test_accuracy", ["model", "shots", "dataset", "seed"], "method")
+    gains, printed = [], []
+    for (better, other), (grid, name, over) in _GAINS.items():
+        gain = (100 * (wide[better] - wide[other])).dropna().rename("gain").reset_index()
+        gains.append(gain.assign(pair=f"{better} over {other}"))
+        rows = cells[(cells.grid == grid) & (cells.metric == "accuracy") & ~cells.dataset.str.contains("Average")]
+        theirs = rows.pivot_table("value", ["dataset", "backbone", "setting"], "method")
+        printed.append({"pair": f"{better} over {other}", "gain": (theirs[name] - theirs[over]).mean()})
+    return pd.concat(gains), pd.DataFrame(printed)
+
+
+def recomputed_means(cells: pd.DataFrame) -> pd.DataFrame:
+    """Harmonic means of LoGoPrompt's Table 1 as printed, computed anew from the accuracies, and what is `off`.
+
+    Args:
+        cells: what `papers_beside_ours` gives.
+    """
+    h = cells[cells.grid == "logoprompt_table1"].pivot_table("value", ["table", "dataset", "method"], "metric")
+    h["recomputed"] = 2 * h.base_accuracy * h.new_accuracy / (h.base_accuracy + h.new_accuracy)
+    h["off"] = h.harmonic_mean - h.recomputed
+    return h.reset_index()
+
+
+def summary(cells: pd.DataFrame, runs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """All printed cells, and below them the means of the offline runs in the same columns, in per cent.
+
+    Args:
+        cells: what `papers_beside_ours` gives.
+        runs: one row a run, with model, method, dataset, shots and test_accuracy in [0, 1].
+        level: of the intervals.
+    """
+    found = runs.groupby(["model", "method", "dataset", "shots"]).test_accuracy
+    keys = pd.DataFrame(list(found.groups), columns=["backbone", "method", "dataset", "shots"])
+    means = pd.DataFrame([mean_and_interval(values, level) | {"seeds": len(values)} for _, values in found])
+    here = pd.concat([keys, means], axis=1)
+    here = here.assign(paper="vpkit", table="offline", metric="accuracy", grid="offline")
+    return pd.concat([cells, here], ignore_index=True)
 
 
 def study_table(name: str) -> pd.DataFrame:
