@@ -145,13 +145,11 @@ def test_what_the_chapters_claim_holds_in_the_stored_studies():
     assert (three["count"] == 3).all()
 
 
-def test_the_prompts_of_a_study_are_those_it_learned():
-    name, prompt = "04_clip_template_mapping", PadPrompt(96, 12, scale=0.25)
+def test_the_prompt_of_a_study_is_the_one_it_learned():
+    name, prompt = "01_visual_prompting", PadPrompt(96, 24, scale=0.25)
     found = vpkit.prompts.study_prompts(name, prompt)
-    assert {"pictograms", "pictograms-inverted", "mnist5k", "textile"} <= set(found)
-    pictures = torch.stack([learned.picture() for learned in found.values()])
-    assert pictures.std() > 0.05
-    assert not torch.equal(pictures[0], pictures[1])
+    assert list(found) == ["mnist5k"]
+    assert found["mnist5k"].picture().std() > 0.05
     with pytest.raises(FileNotFoundError, match="stored no prompts"):
         vpkit.prompts.study_prompts("02_label_mapping", prompt)
     with pytest.raises(ValueError, match="not PadPrompt"):

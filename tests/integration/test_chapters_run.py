@@ -52,7 +52,7 @@ def test_the_lines_in_the_text_of_chapter_3_explain_by_example(tmp_path, monkeyp
     snippet = snippet.replace("PATH", str(tmp_path / "photos")).replace(
         "vpkit.analysis.exp", "found = vpkit.analysis.exp"
     )
-    checked = snippet + "assert len(found) == len(chosen) and len(photos) == 6"
+    checked = snippet + "assert len(found) == 8 and len(photos) == 6"
     run("03_ilm_vp", tmp_path / "results", monkeypatch, checked, **CHAPTERS["03_ilm_vp"][0])
 
 

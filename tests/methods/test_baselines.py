@@ -15,6 +15,7 @@ from vpkit.methods.baselines import (
     _logistic_regression_there,
     augmented,
     feature_controls,
+    fine_tune,
 )
 from vpkit.models import FrozenCLIP
 
@@ -91,6 +92,14 @@ def test_only_training_images_are_moved(model):
     tuned.model.network.eval()  # no dropout, so that only the moved images can differ
     tuned.training = True
     assert not torch.allclose(tuned(images), tuned.model(images))
+
+
+def test_fine_tuning_starts_a_new_head_or_keeps_the_old_one(model, image_set):
+    tuned, history = fine_tune(model, image_set, image_set[:16], 6, 16, 1e-3, flip=False)
+    assert evaluate(tuned, image_set.batches(64)).accuracy > 0.9
+    assert len(history) == 6
+    kept, _ = fine_tune(model, image_set, image_set[:16], 1, 16, new_head=False)
+    assert kept(torch.rand(1, 3, 16, 16)).shape == (1, 12)
 
 
 def test_an_augmented_image_is_a_shifted_or_mirrored_window_of_the_reflected_one():

@@ -140,12 +140,13 @@ def test_a_prompt_learns_behind_the_interface(model, image_set):
         image_set.batches(32, shuffle=True),
         SPSAGC(classifier.prompt.parameters(), lr=0.1, draws=2),
         remap,
-        lambda classifier, epoch: {"seen": epoch},
+        image_set[:16].batches(16),
     )
     assert interface.sent <= budget
     assert history["queries"][0] == len(image_set) * (1 + 2 * 2)  # the mapping, and two answers a draw
+    assert history["queries"][1] == 2 * history["queries"][0] + 16  # validation is sent after the row is made
     assert history["queries"] == sorted(history["queries"])
-    assert history.rows[0]["seen"] == 1
+    assert 0 <= history.rows[0]["val_accuracy"] <= 1
     interface.budget = None
     found = evaluate(classifier, image_set.batches(64))
     assert found.accuracy > start.accuracy

@@ -189,3 +189,33 @@ def test_inertia_needs_one_to_one_mappings(model, image_set):
     remap(classifier, 1)
     with pytest.raises(ValueError, match="one-to-one"):
         remap(classifier, 2)
+
+
+@pytest.mark.parametrize("method", ["RLM", "linear mapping", "ILM from training", *ilm_vp.MAPPINGS])
+def test_a_border_is_trained_under_every_mapping_as_chapter_3_writes_it_out(method, model, image_set):
+    torch.manual_seed(3)
+    found, history = ilm_vp.train_border(
+        method, model, ExpandPrompt(16, 24), image_set, image_set[:16], 3, 0.1, 16, interval=2, seed=1
+    )
+    torch.manual_seed(3)
+    prompt = ExpandPrompt(16, 24)
+    classifier = ilm_vp.CountingClassifier(
+        prompt, model, ilm_vp.first_mapping(method, model, prompt, image_set.batches(), 1)
+    )
+    optimizer = torch.optim.Adam(
+        [{"params": prompt.parameters()}, {"params": classifier.mapping.parameters(), "lr": 1e-3}], lr=0.1
+    )
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2])
+    again = None
+    if method == "ILM from training":
+        again = ilm_vp.remap_from_training(image_set.batches(), interval=2)
+    elif method in ilm_vp.MAPPINGS:
+        again = ilm_vp.remap(image_set.batches(), **{"interval": 2} | ilm_vp.MAPPINGS[method])
+    losses, batches = [], image_set.batches(16, shuffle=True)
+    for epoch in (1, 2, 3):
+        if again is not None:
+            again(classifier, epoch)
+        losses.append(vpkit.train_epoch(classifier, batches, optimizer).loss)
+        schedule.step()
+    assert history["train_loss"] == pytest.approx(losses)
+    assert torch.allclose(found.prompt.pixels, prompt.pixels)

@@ -117,12 +117,24 @@ def test_the_heat_map_frames_the_mapped_cell_of_every_column():
 
 
 def test_dynamics_show_every_epoch(history):
-    pictures = [torch.rand(3, 8, 8) for _ in range(3)]
-    figure = plots.plot_dynamics(pictures, {"cat": ["tabby", "lynx", "lynx"]}, history, [0, 2, 1])
+    indices = [[0, 1, 2], [3, 4, 2], [3, 4, 1]]
+    seen = [(vpkit.mappings.LabelMapping(index), torch.rand(3, 8, 8)) for index in indices]
+    figure = plots.plot_dynamics(seen, history, {"cat": 0}, ["tabby", "otter", "seal", "lynx", "vole"])
     labels = [axis.get_xlabel() for axis in figure.axes[:3]]
     assert labels == ["tabby", "lynx", "lynx"]
     assert any("source classes of cat" in text.get_text() for text in figure.findobj(matplotlib.text.Text))
     assert figure.axes[-1].lines[0].get_ydata().tolist() == [0, 2, 1]
+    later = plots.plot_dynamics(seen[1:], history, {"cat": 0}, list("abcde"))  # after a cut-off run has gone on
+    assert later.axes[-2].lines[0].get_ydata().tolist() == [0.2, 0.3]
+
+
+def test_explanations_show_the_surest_image_of_the_best_classes():
+    stored = (50 * torch.arange(4)).byte()[:, None, None, None].expand(4, 3, 2, 2)
+    images = vpkit.ImageSet(stored, torch.tensor([0, 0, 1, 1]), ("die", "moon", "none"))
+    read = torch.tensor([[0.2, 0.9, 0.0], [0.6, 0.0, 0.0], [0.0, 0.3, 0.0], [0.9, 0.1, 0.0]])
+    figure = plots.show_explanations(images, read, torch.tensor([0.5, 1.0, float("nan")]), ["clock", "lamp", "x"], 2)
+    assert [axis.get_title() for axis in figure.axes] == ["moon\nlamp\n20.0%", "die\nclock\n40.0%"]
+    assert [round(255 * float(axis.images[0].get_array().max())) for axis in figure.axes] == [100, 50]
 
 
 def test_gains_are_ordered_and_starred():

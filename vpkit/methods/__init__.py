@@ -4,7 +4,15 @@ All go through `vpkit.training.fit`. A new method is such a module; it needs no 
 """
 
 from vpkit.methods import baselines, black_box, clip_vp, coop, dpt, ilm_vp, logoprompt, promptsrc, protocols, sides, vp
-from vpkit.methods.baselines import CLAP, FineTuned, TipAdapter, gaussian_discriminant, linear_probe, tune_votes
+from vpkit.methods.baselines import (
+    CLAP,
+    FineTuned,
+    TipAdapter,
+    fine_tune,
+    gaussian_discriminant,
+    linear_probe,
+    tune_votes,
+)
 from vpkit.methods.black_box import ScoresOnly
 from vpkit.methods.coop import KgCoOp, TextPromptedClassifier
 from vpkit.methods.dpt import DualPromptClassifier
@@ -36,6 +44,7 @@ __all__ = [
     "count_parameters",
     "dpt",
     "evaluate_domains",
+    "fine_tune",
     "gaussian_discriminant",
     "harmonic_mean",
     "ilm_vp",

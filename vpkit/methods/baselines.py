@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot, pad
 
 from vpkit.datasets.encoded_set import EncodedSet
+from vpkit.datasets.image_set import ImageSet
 from vpkit.interfaces import LabelledBatches
 from vpkit.models.clip import clip_logits
 from vpkit.models.frozen import FrozenModel, HoldsFrozen
 from vpkit.training import schedules
+from vpkit.training.history import History
 from vpkit.training.loop import fit
 
 CONTROLS = ("linear probe", "GDA", "ZS-LP", "CLAP", "Tip-Adapter", "Tip-Adapter-F")  # of `feature_controls`
@@ -194,6 +196,34 @@ class FineTuned(nn.Module):
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self(images)
         return cross_entropy(logits, labels), logits
+
+
+def fine_tune(
+    model: FrozenModel,
+    train: ImageSet,
+    val: ImageSet,
+    epochs: int,
+    batch_size: int,
+    lr: float = 1e-4,
+    weight_decay: float = 0.0,
+    *,
+    new_head: bool = True,
+    **options,
+) -> tuple[FineTuned, History]:
+    """Full fine-tuning of a copy of a frozen model by Adam with a cosine schedule, and how it went.
+
+    Args:
+        train, val: images as large as the model shall see them.
+        new_head: a head for the classes of `train`; False keeps the model's own, and its batch statistics too.
+        options: of `FineTuned`.
+
+    Source: Chen et al. 2023, Appendix D (FF), has a learning rate of 1e-4. Explained in chapter 3.
+    """
+    head = len(train.class_names) if new_head else None
+    tuned = FineTuned(model, head, **{"batch_statistics": new_head} | options).to(train.labels.device)
+    adam = torch.optim.Adam(tuned.parameters(), lr=lr, weight_decay=weight_decay)
+    batches = train.batches(batch_size, shuffle=True), val.batches()
+    return tuned, fit(tuned, *batches, adam, epochs, schedule=schedules.cosine, name="full fine-tuning")
 
 
 def augmented(images: Tensor, flip: bool = True) -> Tensor:

@@ -23,9 +23,22 @@ from torch.optim import Optimizer
 from vpkit.interfaces import Batch, LabelledBatches
 from vpkit.methods.baselines import LinearProbe, linear_probe
 from vpkit.methods.vp import PromptedClassifier
+from vpkit.prompts.low_dimensional import CoarsePrompt, CosinePrompt, LowRankPrompt, MaskedPrompt
+from vpkit.prompts.pixels import PadPrompt
 from vpkit.training.history import History
+from vpkit.training.loop import evaluate
 
-__all__ = ["SPSAGC", "BudgetSpent", "ScoresOnly", "cma_es", "fit_by_scores", "linear_on_scores", "over_http"]
+__all__ = ["PROMPTS", "SPSAGC", "BudgetSpent", "ScoresOnly", "cma_es", "fit_by_scores", "linear_on_scores", "over_http"]
+
+PROMPTS: dict[str, Callable[[int], nn.Module]] = {  # of images of this side; most have few numbers
+    "coarse grid": partial(CoarsePrompt, cells=4),
+    "few cells": partial(CoarsePrompt, cells=2),
+    "low rank": LowRankPrompt,
+    "waves": partial(CosinePrompt, waves=4),
+    "frame": lambda side: PadPrompt(side, side // 8),
+    "SMM": MaskedPrompt,
+    "none": lambda _side: nn.Identity(),
+}
 
 
 class BudgetSpent(RuntimeError):
@@ -162,7 +175,7 @@ def fit_by_scores(
     batches: Iterable[Batch],
     optimizer: SPSAGC,
     before_epoch: Callable[[PromptedClassifier, int], object] | None = None,
-    after_epoch: Callable[[PromptedClassifier, int], dict] | None = None,
+    val: LabelledBatches | None = None,
 ) -> History:
     """Train the prompt of a classifier around `ScoresOnly` until its budget is spent; a row an epoch.
 
@@ -171,10 +184,11 @@ def fit_by_scores(
         batches: training images; passed over until the budget ends.
         optimizer: over the prompt.
         before_epoch: as in `vpkit.fit`, such as a new mapping; what it sends counts too.
-        after_epoch: its entries join the row.
+        val: evaluated after each epoch, if given; its images count too.
 
     Returns:
-        `History` with epoch, train_loss (mean over all answers, perturbed prompts too) and queries, all that was sent.
+        `History` with epoch, train_loss (mean over all answers, perturbed prompts too), queries, all that was sent, and
+        with `val` val_accuracy.
 
     Raises:
         ValueError: an interface without a budget, which would never end.
@@ -195,7 +209,7 @@ def fit_by_scores(
             if not losses:
                 raise ValueError("there is nothing to train on: the batches are empty; expected at least one")
             row = {"epoch": epoch, "train_loss": sum(losses) / len(losses), "queries": interface.sent}
-            history.add(**row, **(after_epoch(classifier, epoch) if after_epoch else {}))
+            history.add(**row, **({} if val is None else {"val_accuracy": evaluate(classifier, val).accuracy}))
         except BudgetSpent:
             if losses:
                 history.add(epoch=epoch, train_loss=sum(losses) / len(losses), queries=interface.sent)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpkit.datasets.image_set import ImageSet
 from vpkit.interfaces import LabelledBatches
 from vpkit.mappings.one_to_one import (
     LabelMapping,
@@ -19,8 +20,19 @@ from vpkit.mappings.one_to_one import (
 from vpkit.mappings.weighted import LinearMapping, WeightedMapping, bayesian_mapping, probability_mass
 from vpkit.methods.vp import PromptedClassifier
 from vpkit.models.frozen import FrozenModel
+from vpkit.training.history import History
+from vpkit.training.loop import fit
+from vpkit.training.schedules import multistep
 
-__all__ = ["MAPPINGS", "CountingClassifier", "empty_mapping", "first_mapping", "remap", "remap_from_training"]
+__all__ = [
+    "MAPPINGS",
+    "CountingClassifier",
+    "empty_mapping",
+    "first_mapping",
+    "remap",
+    "remap_from_training",
+    "train_border",
+]
 
 MAPPINGS: dict[str, dict[str, Any]] = {  # what `remap` is given for each method
     "FLM": {"interval": None},
@@ -152,3 +164,45 @@ def remap_from_training(
         classifier.counter = PredictionCounts(len(batches.class_names))
 
     return before_epoch
+
+
+def train_border(
+    method: str,
+    model: FrozenModel,
+    prompt: nn.Module,
+    train: ImageSet,
+    val: ImageSet,
+    epochs: int,
+    lr: float,
+    batch_size: int = 16,
+    interval: int = 1,
+    seed: int = 0,
+) -> tuple[CountingClassifier, History]:
+    """A prompt trained under one way of mapping, and how it went: chapter 3's loop for every method.
+
+    Adam, whose rate falls to a tenth after 50 % and 72 % of the epochs (`multistep`).
+
+    Args:
+        method: "RLM", "linear mapping", "ILM from training" or a row of `MAPPINGS`.
+        model: frozen.
+        prompt: not trained yet, such as `ExpandPrompt(...)`.
+        train, val: images that the prompt takes; counted are those of `train`.
+        lr: of the prompt; that of a learned linear mapping is 1e-3.
+        interval: epochs between two mappings, see `remap`.
+        seed: of RLM's draw; the order of the batches follows torch's.
+
+    Source: Chen et al. 2023, Algorithm 1 and Sec. 5. Explained in chapter 3.
+    """
+    device, counted = train.labels.device, train.batches()
+    start = first_mapping(method, model, prompt.to(device), counted, seed)
+    classifier = CountingClassifier(prompt, model, start).to(device)
+    groups = {prompt: lr, classifier.mapping: 1e-3}
+    optimizer = torch.optim.Adam([{"params": list(part.parameters()), "lr": rate} for part, rate in groups.items()])
+    before_epoch: Callable[[Any, int], object] | None = None
+    if method == "ILM from training":
+        before_epoch = remap_from_training(counted, interval=interval)
+    elif method in MAPPINGS:
+        before_epoch = remap(counted, **{"interval": interval} | MAPPINGS[method])
+    batches = train.batches(batch_size, shuffle=True), val.batches()
+    history = fit(classifier, *batches, optimizer, epochs, before_epoch, schedule=multistep, name=method)
+    return classifier, history

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vpkit.datasets.image_set import ImageSet
 from vpkit.methods.vp import count_parameters
 from vpkit.prompts.context import ContextPrompt
 from vpkit.training.loop import evaluate
@@ -19,7 +20,9 @@ __all__ = ["base_to_new", "evaluate_domains", "harmonic_mean", "shifted_domains"
 _AMONG_THEIR_OWN = ("a", "r")  # of ImageNet, as `shifted_domains` calls them
 
 
-def shifted_domains(load: Callable[..., Any], dataset: str, shifted: Sequence[str], subset: int) -> dict[str, Any]:
+def shifted_domains(
+    load: Callable[..., Any], dataset: str, shifted: Sequence[str], subset: int, like: ImageSet | None = None
+) -> dict[str, Any]:
     """The test splits of `dataset` under other conditions: {"sketch": ...} of ["icons:sketch"].
 
     Args:
@@ -27,9 +30,13 @@ def shifted_domains(load: Callable[..., Any], dataset: str, shifted: Sequence[st
         dataset: "icons"; domains of other data sets in `shifted` are left out.
         shifted: rows of `DATASETS`, "icons:sketch".
         subset: how many test images each.
+        like: images whose side and device they get; None: as loaded.
     """
     own = [name for name in shifted if name.startswith(f"{dataset}:")]
-    return {name.removeprefix(f"{dataset}:"): load(name, "test", subset=subset) for name in own}
+    found = {name.removeprefix(f"{dataset}:"): load(name, "test", subset=subset) for name in own}
+    if like is None:
+        return found
+    return {name: images.resized(like.shape[2]).to(like.labels.device) for name, images in found.items()}
 
 
 def evaluate_domains(

@@ -2,7 +2,7 @@
 
 from vpkit.plots.attention import show_attention
 from vpkit.plots.images import show_examples, show_images, show_prompt
-from vpkit.plots.mappings import plot_dynamics, plot_gains, plot_mapping
+from vpkit.plots.mappings import plot_dynamics, plot_gains, plot_mapping, show_explanations
 from vpkit.plots.results import (
     plot_accuracies,
     plot_against,
@@ -32,6 +32,7 @@ __all__ = [
     "set_style",
     "show_attention",
     "show_examples",
+    "show_explanations",
     "show_images",
     "show_prompt",
     "show_table",

@@ -5,6 +5,9 @@ import seaborn as sns
 import torch
 from torch import Tensor
 
+from vpkit.datasets.image_set import ImageSet
+from vpkit.mappings.one_to_one import hamming_distance
+from vpkit.plots.images import show_images
 from vpkit.plots.style import METHOD_COLORS, displayable, finished
 
 
@@ -33,15 +36,20 @@ def plot_mapping(counts: Tensor, source_names, target_names, index: Tensor, most
     return finished(figure)
 
 
-def plot_dynamics(pictures, labels: dict, history, moved: list[int]):
+def plot_dynamics(seen: list, history, targets: dict[str, int], source_names):
     """ILM's dynamics (Chen et al., Fig. 5): per epoch the prompt and mapped source classes, above three curves.
 
+    The third curve is the Hamming distance to the mapping of the epoch before.
+
     Args:
-        pictures: one (3, H, W) prompt an epoch.
-        labels: for each followed target class, its source class name per epoch.
-        history: with train_loss and val_accuracy.
-        moved: Hamming distance to the mapping of the epoch before.
+        seen: (`LabelMapping`, prompt (3, H, W)) after each epoch.
+        history: with train_loss and val_accuracy; its last rows are those of `seen`.
+        targets: the classes that are followed, by name.
+        source_names: of the S source classes.
     """
+    mappings, pictures = zip(*seen, strict=True)
+    labels = {name: [source_names[mapping.index[t]] for mapping in mappings] for name, t in targets.items()}
+    moved = [0, *map(hamming_distance, mappings, mappings[1:])]
     epochs = len(pictures)
     figure = plt.figure(figsize=(max(6.0, 1.25 * epochs), 4.6), layout="constrained")
     (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.25, 1))
@@ -51,8 +59,10 @@ def plot_dynamics(pictures, labels: dict, history, moved: list[int]):
         axis.set(xticks=[], yticks=[])
         axis.set_xlabel("\n".join(sources[epoch][:20] for sources in labels.values()), fontsize=6)
     top.suptitle(f"below each prompt, the source classes of {', '.join(labels)}", fontsize=8)
-    curves = {"training loss": history["train_loss"], "validation accuracy": history["val_accuracy"]}
-    curves["classes re-mapped"] = moved
+    curves = {
+        title: history[column][-epochs:]
+        for title, column in (("training loss", "train_loss"), ("validation accuracy", "val_accuracy"))
+    } | {"classes re-mapped": moved}
     for axis, (title, values) in zip(bottom.subplots(1, 3), curves.items(), strict=True):
         axis.plot(range(1, epochs + 1), values, marker="o", markersize=3, color=METHOD_COLORS["ILM"])
         axis.margins(y=0.1)
@@ -76,3 +86,22 @@ def plot_gains(gain: Tensor, starred: Tensor, class_names, most: int = 10):
     axis.set(xlabel="gain in accuracy")
     axis.xaxis.set_major_formatter("{x:.0%}")
     return finished(figure)
+
+
+def show_explanations(images: ImageSet, read: Tensor, accuracy: Tensor, sources: list[str], count: int = 8):
+    """Of the best target classes the image most surely read as the mapped source class (Chen et al., Fig. 6).
+
+    Below the class's name stand that source class, and its mean probability over the images of the class.
+
+    Args:
+        images: N of them.
+        read: (N, T) probability of each target class's source class, from `vpkit.analysis.source_probabilities`.
+        accuracy: (T,) by class, NaN for a class without images.
+        sources: the T names of the source classes.
+        count: classes shown.
+    """
+    best = accuracy.nan_to_num(-1).argsort(descending=True, stable=True)[:count].tolist()
+    chosen = [int(torch.where(images.labels == t, read[:, t], -1).argmax()) for t in best]
+    shares = [float(read[images.labels == t, t].mean()) for t in best]
+    titles = [f"{images.class_names[t]}\n{sources[t][:18]}\n{share:.1%}" for t, share in zip(best, shares, strict=True)]
+    return show_images(images.images[chosen], titles, side=1.15)

@@ -28,15 +28,16 @@ def cosine(epochs: int, steps_per_epoch: int) -> Schedule:
     return warmup_cosine(epochs, steps_per_epoch, warmup_steps=0)
 
 
-def warmup_cosine(epochs: int, steps_per_epoch: int, warmup_steps: int = 1000) -> Schedule:
+def warmup_cosine(epochs: int, steps_per_epoch: int, warmup_steps: int | None = 1000) -> Schedule:
     """Linear warm-up from 1 / warmup_steps to 1, then half a cosine over the rest (VP, released code).
 
-    VP warms up for 1000 steps; a short run must shorten that, or it ends inside the warm-up.
+    VP warms up for 1000 steps; a short run must shorten that, or it ends inside the warm-up. None: half an epoch.
 
     Raises:
         ValueError: a warm-up as long as the whole run.
     """
     steps = epochs * steps_per_epoch
+    warmup_steps = steps_per_epoch // 2 if warmup_steps is None else warmup_steps
     if warmup_steps and warmup_steps >= steps:
         raise ValueError(f"warmup_steps={warmup_steps}: the whole run has {steps} steps; warm up for fewer")
 
