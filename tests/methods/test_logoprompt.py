@@ -13,13 +13,15 @@ from torch.nn.functional import cross_entropy, normalize
 
 import vpkit
 from vpkit import ImageSet, fit
-from vpkit.methods import LoGoPromptClassifier, NamePastedImages, TextPromptedClassifier, TipAdapter
+from vpkit.methods import LoGoPromptClassifier, NamePastedImages, TextPromptedClassifier, TipAdapter, train_text
 from vpkit.methods.logoprompt import (
     NamesAsDataClassifier,
     PastedFeatureCache,
     PastedImages,
     TunableLoGoPromptClassifier,
     attack_table,
+    base_to_new_table,
+    classifier_for,
     hard_negatives,
     min_max_loss,
     reselect,
@@ -289,19 +291,18 @@ def test_the_loss_of_the_chapter_is_the_packages(clip, split):
     assert torch.allclose(names["logoprompt_loss"](text, images, labels), expected, atol=1e-6)
 
 
-def test_each_variant_can_be_trained_and_tested(clip, split):
-    def context(names, class_specific=False):
-        return ContextPrompt(clip, names, 2, class_specific=class_specific)
+def test_each_variant_is_trained_and_tested(clip, split):
+    make, seen = partial(classifier_for, clip=clip, context_length=2, num_candidates=2), []
 
-    logo, seen = partial(LoGoPromptClassifier, logit_scale=clip.logit_scale, num_candidates=2), []
-    methods = ["Table 4a", "two stages", "CoCoOp", "VP+TP", "tunable"]
-    for name, classifier, epochs, lr in variants(methods, clip, split, context, logo, 6, 0.1):
-        optimizer = torch.optim.SGD(classifier.parameters(), lr=lr)
+    def learn(classifier, train, epochs, name, **options):
         before = [parameter.clone() for parameter in classifier.parameters()]
-        fit(classifier, split.batches(4, shuffle=True), None, optimizer, epochs, show=False)
+        train_text(classifier, train, epochs, name, **{"lr": 0.1, "batch_size": 4} | options)
         assert any(not torch.equal(a, b) for a, b in zip(before, classifier.parameters(), strict=True)), name
-        assert vpkit.evaluate(classifier, split.batches(8)).n == 8
         seen.append((name, epochs))
+        return classifier
+
+    methods = ["Table 4a", "two stages", "CoCoOp", "VP+TP", "tunable"]
+    found = variants(methods, clip, split, make, learn, 6)
     assert seen == [
         ("CoCoOp", 1),
         ("VP+TP", 6),
@@ -311,18 +312,78 @@ def test_each_variant_can_be_trained_and_tested(clip, split):
         ("names as images", 6),
         ("names pasted", 6),
     ]
-    assert list(variants([], clip, split, context, logo, 6, 0.1)) == []
+    assert list(found) == [name for name, _ in seen]
+    assert all(vpkit.evaluate(classifier, split.batches(8)).n == 8 for classifier in found.values())
+    assert variants([], clip, split, make, learn, 6) == {}
+    learned = make("LoGoPrompt", split.class_names)
+    assert list(variants([], clip, split, make, learn, 6, learned=learned)) == [
+        "LoGoPrompt, name not pasted",
+        "LoGoPrompt + adapter",
+    ]
 
 
 def test_the_second_stage_starts_from_what_the_first_has_learned(clip, split):
-    logo = partial(LoGoPromptClassifier, logit_scale=clip.logit_scale, num_candidates=2)
-    stages = variants(["two stages"], clip, split, lambda names: ContextPrompt(clip, names, 2), logo, 1, 0.1)
-    _, first, *_ = next(stages)
-    with torch.no_grad():
-        for parameter in first.parameters():
-            parameter.add_(0.1)
-    _, second, *_ = next(stages)
-    assert torch.allclose(second.prompt(), first.prompt(), atol=1e-6)
+    make, stages = partial(classifier_for, clip=clip, context_length=2, num_candidates=2), []
+
+    def learn(classifier, train, epochs, name):
+        stages.append(classifier.prompt().detach().clone())
+        with torch.no_grad():
+            for parameter in classifier.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        return classifier
+
+    found = variants(["two stages"], clip, split, make, learn, 1)
+    assert torch.allclose(stages[1], found["LoGoPrompt, first stage"].prompt(), atol=1e-6)
+    assert not torch.allclose(stages[0], stages[1], atol=1e-3)
+
+
+def test_a_method_is_made_by_its_name_the_same_each_time(clip, split):
+    methods = ["zero-shot", "zero-shot, names pasted", "CoOp", "CoOp, class-specific", "CoCoOp", "KgCoOp", "LoGoPrompt",
+               "LoGoPrompt, shared", "LoGoPrompt, first stage", "LoGoPrompt, first stage, not pasted"]  # fmt: skip
+    for method in methods:
+        one, two = (classifier_for(method, split.class_names, clip, context_length=3, seed=2) for _ in range(2))
+        assert isinstance(one, LoGoPromptClassifier) == ("LoGo" in method or "pasted" in method) - ("not" in method)
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+        assert one.prompt().shape == (4, clip.embed_dim)
+    specific = classifier_for("LoGoPrompt", split.class_names, clip, context_length=3).prompt.context
+    assert specific.shape[:2] == (4, 3)
+    with pytest.raises(ValueError, match="method='Logo': expected one of zero-shot, "):
+        classifier_for("Logo", split.class_names, clip)
+
+
+def test_rates_of_text_are_a_fifth_where_it_is_shared(clip, split, monkeypatch):
+    rates = []
+    monkeypatch.setattr("vpkit.methods.coop.fit", lambda *args, **options: rates.append(args[3].param_groups[0]["lr"]))
+    for method in ("CoOp", "CoOp, class-specific", "LoGoPrompt, first stage"):
+        train_text(classifier_for(method, split.class_names, clip), split, 1, method, lr=0.2)
+    train_text(classifier_for("CoOp", split.class_names, clip), split, 1, "CoOp, base", lr=0.2, lrs={"CoOp, base": 0.5})
+    assert rates == pytest.approx([0.04, 0.2, 0.2, 0.5])
+
+
+def test_new_classes_are_tested_with_what_the_base_classes_taught(clip, split):
+    make, names = partial(classifier_for, clip=clip, context_length=2, num_candidates=2), []
+
+    def learn(classifier, split, epochs, name):
+        names.append((name, epochs, split.class_names))
+        return train_text(classifier, split, epochs, name, lr=0.1)
+
+    def named(images, augment=False):
+        return NamePastedImages(clip, images, augment=augment)
+
+    images = split.images, split.images
+    table = base_to_new_table(make, learn, named, images, 6, ["base to new", "KgCoOp", "CoCoOp"])
+    assert list(table.index) == [
+        "zero-shot", "zero-shot, names pasted", "CoOp", "LoGoPrompt, shared", "KgCoOp", "CoCoOp",
+        "LoGoPrompt, first stage", "LoGoPrompt, first stage, not pasted",
+    ]  # fmt: skip
+    assert {(epochs, classes) for _, epochs, classes in names} == {
+        (6, split.class_names[:2]),
+        (1, split.class_names[:2]),
+    }
+    assert ((table >= 0) & (table <= 1)).all(axis=None)
+    without = base_to_new_table(make, learn, named, images, 6, without=["CoOp", "LoGoPrompt, first stage"])
+    assert list(without.index) == ["zero-shot", "zero-shot, names pasted", "LoGoPrompt, shared"]
+    assert base_to_new_table(make, learn, named, images, 6, []).empty
 
 
 def test_the_attack_table_is_that_of_each_text(clip, split):

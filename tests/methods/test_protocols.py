@@ -1,12 +1,20 @@
 """Base classes to new ones, and shifted domains."""
 
+import pandas as pd
 import pytest
 import torch
 from small_clip import SMALL
 
 import vpkit
 from vpkit import ImageSet
-from vpkit.methods import TextPromptedClassifier, base_to_new, evaluate_domains, harmonic_mean, shifted_domains
+from vpkit.methods import (
+    TextPromptedClassifier,
+    base_to_new,
+    evaluate_domains,
+    harmonic_mean,
+    join_tables,
+    shifted_domains,
+)
 from vpkit.models import FrozenCLIP
 from vpkit.prompts import ContextPrompt
 
@@ -99,3 +107,13 @@ def test_predictions_on_imagenet_a_and_r_are_among_the_classes_that_have_images(
 
     found = evaluate_domains({"says": Says()}, {"sketch": split, "a": split, "r": split})
     assert found.loc[0, ["sketch", "a", "r"]].tolist() == [0.0, 1.0, 1.0]
+
+
+def test_joined_tables_have_a_row_for_each_method_and_none_where_it_has_no_number():
+    one = pd.DataFrame({"method": ["CoOp", "DPT"], "test_accuracy": [0.5, 0.25]})
+    joined = join_tables(one, pd.DataFrame({"method": ["DPT", "new"], "H": [0.1, 0.2]}))
+    assert joined.to_dict("records") == [
+        {"method": "CoOp", "test_accuracy": 0.5, "H": None},
+        {"method": "DPT", "test_accuracy": 0.25, "H": 0.1},
+        {"method": "new", "test_accuracy": None, "H": 0.2},
+    ]

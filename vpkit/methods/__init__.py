@@ -14,12 +14,12 @@ from vpkit.methods.baselines import (
     tune_votes,
 )
 from vpkit.methods.black_box import ScoresOnly
-from vpkit.methods.coop import KgCoOp, TextPromptedClassifier
+from vpkit.methods.coop import KgCoOp, TextPromptedClassifier, train_text
 from vpkit.methods.dpt import DualPromptClassifier
 from vpkit.methods.ilm_vp import CountingClassifier, remap, remap_from_training
 from vpkit.methods.logoprompt import LoGoPromptClassifier, NamePastedImages
 from vpkit.methods.promptsrc import GaussianAverage, PromptSRC
-from vpkit.methods.protocols import base_to_new, evaluate_domains, harmonic_mean, shifted_domains
+from vpkit.methods.protocols import base_to_new, evaluate_domains, harmonic_mean, join_tables, shifted_domains
 from vpkit.methods.vp import PromptedClassifier, count_parameters
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "gaussian_discriminant",
     "harmonic_mean",
     "ilm_vp",
+    "join_tables",
     "linear_probe",
     "logoprompt",
     "promptsrc",
@@ -56,6 +57,7 @@ __all__ = [
     "remap_from_training",
     "shifted_domains",
     "sides",
+    "train_text",
     "tune_votes",
     "vp",
 ]

@@ -1,6 +1,7 @@
 """CoOp, CoCoOp and KgCoOp: the words in front of a class name are learned, the images are left as they are."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,12 @@ from torch.utils.checkpoint import checkpoint
 
 from vpkit.models.clip import clip_logits
 from vpkit.prompts.context import ContextPrompt, MetaNet
+from vpkit.training.loop import fit
+from vpkit.training.schedules import coop
 
-__all__ = ["KgCoOp", "TextPromptedClassifier"]
+__all__ = ["KgCoOp", "TextPromptedClassifier", "train_text"]
+
+Trained = TypeVar("Trained", bound=nn.Module)
 
 
 class TextPromptedClassifier(nn.Module):
@@ -92,3 +97,36 @@ class KgCoOp(TextPromptedClassifier):
         text = self.prompt()  # (T, D) unit
         logits = clip_logits(getattr(images, "features", images), text, self.logit_scale)
         return cross_entropy(logits, labels) + self.weight * (1 - (text * self.written).sum(1).mean()), logits
+
+
+def train_text(
+    classifier: Trained,
+    split: Any,
+    epochs: int,
+    name: str = "",
+    *,
+    lr: float,
+    lrs: Mapping[str, float] | None = None,
+    batch_size: int = 32,
+    weight_decay: float = 0.05,
+    warmup_epochs: int = 0,
+) -> Trained:
+    """Train what a classifier has of learned text as CoOp does, in place, by SGD with momentum 0.9; returns it.
+
+    Args:
+        split: training images or features: anything with `.batches(...)`.
+        name: of the run, see `fit`.
+        lr: of contexts for each class, written or made; a fifth of it for one context for all classes.
+        lrs: in its place for runs of these names.
+        warmup_epochs: at a rate of 1e-5; with any, weights decay by 5e-4, as CoOp's do.
+
+    Source: Zhou et al. 2022 (CoOp), Sec. 4.1 and released code. Explained in chapter 5.
+    """
+    prompt = getattr(classifier, "prompt", None)
+    shared = isinstance(prompt, ContextPrompt) and prompt.context.ndim == 2
+    rate = (lrs or {}).get(name, lr / 5 if shared else lr)
+    decay = 5e-4 if warmup_epochs else weight_decay
+    optimizer = torch.optim.SGD(classifier.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
+    batches, schedule = split.batches(batch_size, shuffle=True), coop(rate, warmup_epochs)
+    fit(classifier, batches, None, optimizer, epochs, schedule=schedule, name=name, show=False)  # type: ignore[type-var]
+    return classifier

@@ -1,6 +1,6 @@
 """LoGoPrompt: class names rendered as images are the prompts; the true class must win with and without its name."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from vpkit.methods.coop import KgCoOp, TextPromptedClassifier
 from vpkit.methods.protocols import base_to_new
 from vpkit.methods.vp import PromptedClassifier
 from vpkit.models.clip import FrozenCLIP, clip_logits
-from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet
+from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet, WrittenText
 from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
 from vpkit.prompts.pixels import PadPrompt
 from vpkit.prompts.templates import fill_templates
@@ -37,6 +37,8 @@ __all__ = [
     "Selection",
     "TunableLoGoPromptClassifier",
     "attack_table",
+    "base_to_new_table",
+    "classifier_for",
     "hard_negatives",
     "min_max_loss",
     "of_the_same_text",
@@ -372,10 +374,14 @@ class LoGoPromptClassifier(nn.Module):
         import pandas as pd
 
         text, one = self.prompt(), images[:1]
-        plain = self._log_p(one.features, text)
-        chosen = reselect(plain, lambda c: self._log_p_of_named(one, c, text), count or self.num_candidates)
-        candidates = chosen.candidates[0]
-        named = self._log_p_of_named(one, chosen.candidates, text)[0].exp()
+        plain, with_names = self._log_p(one.features, text), []
+
+        def pasted(candidates: Tensor) -> Tensor:
+            with_names.append(self._log_p_of_named(one, candidates, text))
+            return with_names[0]
+
+        chosen = reselect(plain, pasted, count or self.num_candidates)
+        candidates, named = chosen.candidates[0], with_names[0][0].exp()
         plain = plain[0, candidates].exp()
         columns = {
             "class": candidates, "plain": plain, "with its name": named, "smaller": plain.minimum(named),
@@ -502,127 +508,165 @@ def of_the_same_text(
     }
 
 
+def classifier_for(
+    method: str,
+    class_names: Sequence[str],
+    clip: FrozenCLIP,
+    template: str = "a photo of a {}.",
+    context_length: int = 4,
+    num_candidates: int = 5,
+    seed: int = 0,
+) -> TextPromptedClassifier | LoGoPromptClassifier:
+    """An untrained classifier of chapter 5 by the name of its method.
+
+    Args:
+        method: "zero-shot", "CoOp", "CoOp, class-specific", "CoCoOp", "KgCoOp", "LoGoPrompt" (class-specific),
+            "LoGoPrompt, shared", "LoGoPrompt, first stage" (contexts that are generated from the names), or, as
+            controls, "zero-shot, names pasted" and "LoGoPrompt, first stage, not pasted".
+        class_names: T of them.
+        template: of zero-shot, and what generated contexts start from.
+        context_length: learned words; four start as "a photo of a", others at random.
+        num_candidates: K, see `LoGoPromptClassifier`.
+        seed: of what starts at random, set anew for each prompt.
+
+    Raises:
+        ValueError: another method.
+    """
+
+    def context(class_specific: bool = False) -> ContextPrompt:
+        torch.manual_seed(seed)
+        words = "a photo of a" if context_length == 4 else None
+        return ContextPrompt(clip, class_names, context_length, words=words, class_specific=class_specific)
+
+    def generated() -> GeneratedContext:
+        return GeneratedContext(context(), written())
+
+    written, scale = WrittenText(clip, class_names, template), clip.logit_scale
+    coop = partial(TextPromptedClassifier, logit_scale=scale)
+    logo = partial(LoGoPromptClassifier, logit_scale=scale, num_candidates=num_candidates)
+    made: dict[str, Callable[[], TextPromptedClassifier | LoGoPromptClassifier]] = {
+        "zero-shot": lambda: coop(written),
+        "zero-shot, names pasted": lambda: logo(written),
+        "CoOp": lambda: coop(context()),
+        "CoOp, class-specific": lambda: coop(context(class_specific=True)),
+        "CoCoOp": lambda: coop(context(), shift=MetaNet(clip.embed_dim, clip.text_width).to(clip.mean.device)),
+        "KgCoOp": lambda: KgCoOp(context(), scale, written(), weight=1.0),
+        "LoGoPrompt": lambda: logo(context(class_specific=True)),
+        "LoGoPrompt, shared": lambda: logo(context()),
+        "LoGoPrompt, first stage": lambda: logo(generated()),
+        "LoGoPrompt, first stage, not pasted": lambda: coop(generated()),
+    }
+    if method not in made:
+        raise ValueError(f"method={method!r}: expected one of {', '.join(made)}")
+    return made[method]()
+
+
 def variants(
     methods: Sequence[str],
     clip: FrozenCLIP,
     train: NamePastedImages,
-    context: Callable[..., ContextPrompt],
-    logo: Callable[..., LoGoPromptClassifier],
+    make: Callable[[str, Sequence[str]], Any],
+    learn: Callable[..., Any],
     epochs: int,
-    lr: float,
     location: str = "random",
     template: str = "a photo of a {}.",
     learned: LoGoPromptClassifier | None = None,
-) -> Iterator[tuple[str, nn.Module, int, float]]:
-    """Untrained classifiers of the paper's other rows, one after the other: name, classifier, epochs, learning rate.
-
-    Train each before the next is asked for: a second stage starts from the first.
+) -> dict[str, nn.Module]:
+    """The paper's other rows, trained: what LoGoPrompt's text does otherwise used, and what `methods` names.
 
     Args:
         methods: any of "Table 4a", "two stages", "CoCoOp", "VP+TP", "tunable".
         train: shows the classes, their strips and the number of pixels.
-        context: `context(class_names, class_specific=...)` to an untrained prompt.
-        logo: `logo(prompt)` to an untrained LoGoPrompt.
-        epochs, lr: of LoGoPrompt. CoCoOp, which needs sentences for every image, and tunable strips get a sixth.
+        make: `make(method, class_names)`, such as `classifier_for`.
+        learn: `learn(classifier, train, epochs, name)`, such as `train_text`.
+        epochs: of LoGoPrompt. CoCoOp, which needs sentences for every image, and tunable strips get a sixth.
         location: of the strips.
-        template: of the sentences that contexts are generated from.
-        learned: LoGoPrompt as trained, from which tunable strips go on; by default from an untrained context.
+        template: of VP+TP's sentences.
+        learned: LoGoPrompt as trained (`of_the_same_text`), from which tunable strips go on; None: an untrained one.
 
     Source: Shi & Yang 2023, Tables 2, 4a and Secs. 3.2.3, 4.4. Explained in chapter 5.
     """
-    names, scale = train.class_names, clip.logit_scale
-    few, side, device = max(1, epochs // 6), clip.image_size, train.labels.device
-    sentences = fill_templates(template, names)
+    names, scale, few = train.class_names, clip.logit_scale, max(1, epochs // 6)
+    found: dict[str, Any] = {}
+    if learned is not None:
+        found |= of_the_same_text(learned, train.encoded, WrittenText(clip, names, template)())
     if "CoCoOp" in methods:
-        shift = MetaNet(clip.embed_dim, clip.text_width).to(device)
-        yield "CoCoOp", TextPromptedClassifier(context(names), scale, shift), few, lr / 5
+        found["CoCoOp"] = learn(make("CoCoOp", names), train, few, "CoCoOp")
     if "VP+TP" in methods:
-        frame = PadPrompt(side, side // 8, scale=clip.std.cpu())
-        pixels = PromptedClassifier(frame, clip.zero_shot(sentences, names), identity_mapping(len(names)))
-        yield "VP+TP", PixelClassifier(pixels.to(device)), epochs, 3.0
+        frame = PadPrompt(clip.image_size, clip.image_size // 8, scale=clip.std.cpu())
+        sentences = clip.zero_shot(fill_templates(template, names), names)
+        pixels = PromptedClassifier(frame, sentences, identity_mapping(len(names)))
+        found["VP+TP"] = learn(PixelClassifier(pixels.to(train.labels.device)), train, epochs, "VP+TP", lr=3.0)
     if "two stages" in methods:
-        first = GeneratedContext(context(names), clip.encode_text(sentences))
-        yield "LoGoPrompt, first stage", logo(first), 2 * epochs, lr
-        yield "LoGoPrompt, two stages", logo(first.fixed()), epochs, lr
+        first = learn(make("LoGoPrompt, first stage", names), train, 2 * epochs, "LoGoPrompt, first stage")
+        second = deepcopy(first)
+        second.prompt = first.prompt.fixed()
+        found["LoGoPrompt, first stage"] = first
+        found["LoGoPrompt, two stages"] = learn(second, train, epochs, "LoGoPrompt, two stages")
     if "tunable" in methods:
-        usual = logo(context(names, class_specific=True)) if learned is None else learned
+        usual = make("LoGoPrompt", names) if learned is None else learned
         options: dict[str, Any] = {"num_candidates": usual.num_candidates, "include_positive": usual.include_positive}
         tunable = TunableLoGoPromptClassifier(deepcopy(usual.prompt), scale, train.strips, location, **options)
-        yield "LoGoPrompt tunable", tunable, few, lr
+        found["LoGoPrompt tunable"] = learn(tunable, train, few, "LoGoPrompt tunable")
     if "Table 4a" in methods:
-        only_names = clip.encode_image(render_class_names(names, side, side).to(device) / 255)
-        for method, features in (("names as images", only_names), ("names pasted", None)):
-            prompt = context(names, class_specific=True)
-            yield method, NamesAsDataClassifier(prompt, scale, features, len(train)), epochs, lr
+        only_names = render_class_names(names, clip.image_size, clip.image_size).to(train.labels.device)
+        for method, features in (("names as images", clip.encode_image(only_names / 255)), ("names pasted", None)):
+            prompt = make("CoOp, class-specific", names).prompt
+            as_data = NamesAsDataClassifier(prompt, scale, features, len(train))
+            found[method] = learn(as_data, train, epochs, method)
+    return found
 
 
-def base_to_new_rows(
-    halves: Mapping[str, NamePastedImages],
-    learn: Callable[..., nn.Module],
-    context: Callable[..., ContextPrompt],
-    written: Callable[..., nn.Module],
-    coop: Callable[..., TextPromptedClassifier],
-    logo: Callable[..., LoGoPromptClassifier],
-    lr: float,
+def base_to_new_table(
+    make: Callable[[str, Sequence[str]], Any],
+    learn: Callable[..., Any],
+    named: Callable[..., NamePastedImages],
+    images: tuple[ImageSet, ImageSet],
     epochs: int,
-    methods: Sequence[str] = (),
+    methods: Sequence[str] = ("base to new",),
     without: Sequence[str] = (),
-    lrs: Mapping[str, float] | None = None,
-) -> dict[str, dict[str, float]]:
-    """{"base", "new", "H"} of zero-shot, CoOp, LoGoPrompt shared and generated, and what else `methods` names.
+    augment: bool = False,
+) -> "pd.DataFrame":
+    """Columns base, new, H of zero-shot, CoOp, LoGoPrompt shared and generated, and what else `methods` names.
 
     Args:
-        halves: test splits of the "base" and "new" classes.
-        learn: `learn(classifier, epochs=, lr=, name=)` trains on the base classes and returns it.
-        context, written, coop, logo: `context(names)`, `written(names)`, `coop(text)`, `logo(text)`, as in chapter 5.
-        lr: of generated contexts; a fifth for shared ones.
+        make: `make(method, class_names)`, such as `classifier_for`.
+        learn: `learn(classifier, train, epochs, name)`; a name ends in ", base".
+        named: images to `NamePastedImages`.
+        images: training and test images of all classes.
         epochs: CoCoOp gets a sixth.
-        methods: "KgCoOp" and "CoCoOp" are trained, too.
+        methods: without "base to new" among them the result is empty; "KgCoOp" and "CoCoOp" are trained, too.
         without: of these names, not to be trained.
-        lrs: learning rates of single methods, in place of those of `lr`.
+        augment: of the training images.
 
     Source: Shi & Yang 2023, Table 1. Explained in chapter 5.
     """
+    import pandas as pd
 
-    def generated(names: Sequence[str]) -> GeneratedContext:
-        return GeneratedContext(context(names), written(names)())
-
-    def meta(names: Sequence[str]) -> TextPromptedClassifier:
-        features = written(names)()
-        width = context(names).embedded.shape[2]
-        return coop(context(names), shift=MetaNet(features.shape[1], width).to(features.device))
-
-    def known(names: Sequence[str]) -> KgCoOp:
-        return KgCoOp(context(names), coop(written(names)).logit_scale, written(names)(), weight=1.0)
-
+    if "base to new" not in methods:
+        return pd.DataFrame(columns=["base", "new", "H"]).rename_axis("method")
+    train = named(images[0].base_new_split()[0], augment=augment)
+    halves = dict(zip(("base", "new"), map(named, images[1].base_new_split()), strict=True))
     rows = {
-        "zero-shot": base_to_new(lambda names: coop(written(names)), id, halves),
-        "zero-shot, names pasted": base_to_new(lambda names: logo(written(names)), id, halves),
+        method: base_to_new(partial(make, method), id, halves) for method in ("zero-shot", "zero-shot, names pasted")
     }
-    rates = lrs or {}
-    shared: dict[str, tuple[Callable, int]] = {
-        "CoOp": (lambda names: coop(context(names)), epochs),
-        "LoGoPrompt, shared": (lambda names: logo(context(names)), epochs),
-    }
-    if "KgCoOp" in methods:
-        shared["KgCoOp"] = known, epochs
-    if "CoCoOp" in methods:
-        shared["CoCoOp"] = meta, max(1, epochs // 6)
-    for method, (make, rounds) in shared.items():
+    more = [method for method in ("KgCoOp", "CoCoOp") if method in methods]
+    for method in ("CoOp", "LoGoPrompt, shared", *more):
         if method not in without:
-            train = partial(learn, epochs=rounds, lr=rates.get(method, lr / 5), name=f"{method}, base")
-            rows[method] = base_to_new(make, train, halves)
-    if "LoGoPrompt, first stage" not in without:
-        state: dict[str, Tensor] = {}
-        rate = rates.get("LoGoPrompt, first stage", lr)
-        train = partial(learn, epochs=epochs, lr=rate, name="LoGoPrompt, first stage, base")
-        rows["LoGoPrompt, first stage"] = base_to_new(
-            lambda names: logo(generated(names)), lambda stage: state.update(train(stage).state_dict()), halves
-        )
-        rows["LoGoPrompt, first stage, not pasted"] = base_to_new(
-            lambda names: coop(generated(names)), lambda stage: stage.load_state_dict(state), halves
-        )
-    return rows
+            rounds = max(1, epochs // 6) if method == "CoCoOp" else epochs
+            rows[method] = base_to_new(
+                partial(make, method), partial(learn, split=train, epochs=rounds, name=f"{method}, base"), halves
+            )
+    first, state = "LoGoPrompt, first stage", {}
+    if first not in without:
+
+        def learn_and_keep(stage: Any) -> None:
+            state.update(learn(stage, split=train, epochs=epochs, name=f"{first}, base").state_dict())
+
+        rows[first] = base_to_new(partial(make, first), learn_and_keep, halves)
+        plain = f"{first}, not pasted"
+        rows[plain] = base_to_new(partial(make, plain), lambda stage: stage.load_state_dict(state), halves)
+    return pd.DataFrame(rows).T.rename_axis("method")
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from vpkit.training.loop import evaluate
 if TYPE_CHECKING:  # takes a second to load
     import pandas as pd
 
-__all__ = ["base_to_new", "evaluate_domains", "harmonic_mean", "shifted_domains"]
+__all__ = ["base_to_new", "evaluate_domains", "harmonic_mean", "join_tables", "shifted_domains"]
 
 
 _AMONG_THEIR_OWN = ("a", "r")  # of ImageNet, as `shifted_domains` calls them
@@ -59,6 +59,14 @@ def evaluate_domains(
         | {name: _accuracy(classifier, name, split, batch_size) for name, split in tests.items()}
         for method, classifier in classifiers.items()
     )
+
+
+def join_tables(first: "pd.DataFrame", *more: "pd.DataFrame") -> "pd.DataFrame":
+    """Tables with a column `method` side by side, a row for each method of any; None where one has no number."""
+    for table in more:
+        first = first.merge(table, how="outer", on="method", sort=False)
+    table = first.astype(object)
+    return table.where(table.notna(), None)
 
 
 def _accuracy(classifier: Any, name: str, split: Any, batch_size: int | None) -> float:
