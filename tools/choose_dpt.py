@@ -13,13 +13,11 @@ import csv
 import time
 from pathlib import Path
 
-import torch
-
 import vpkit
 from vpkit import evaluate
 from vpkit.datasets import EncodedSet
-from vpkit.methods import DualPromptClassifier, KgCoOp, PromptSRC, sides
-from vpkit.prompts import ClassAwareTokens, ContextPrompt, TokenPrompt, cache_patches, fill_templates
+from vpkit.methods import sides
+from vpkit.prompts import cache_patches
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("dataset", "method", "lr", "text_lr", "guided_epochs", "seed", "val_accuracy")
@@ -36,26 +34,13 @@ SETTINGS = {  # learning rates of the image side and of the text side, guided ep
 
 
 def trained(clip, method, train, val, lr, text_lr, guided_epochs, seed, epochs):
-    """A classifier of chapter 6 (`classifier_for` and `learn` there), trained."""
-    names = train.class_names
-    tokens = text = None
-    torch.manual_seed(seed)
-    if text_lr is not None:
-        text = ContextPrompt(clip, names, 4, words="a photo of a")
-    if lr is not None:
-        width = train.inputs.tokens.shape[2]
-        aware = {4: ClassAwareTokens(clip.embed_dim, width, len(names))} if method == "DPT" else {}
-        tokens = TokenPrompt(clip, 10, class_aware=aware)
-    written = clip.encode_text(fill_templates("a photo of a {}.", names))
-    if method == "KgCoOp":
-        classifier = KgCoOp(text, clip.logit_scale, written)
-    else:
-        classifier = (PromptSRC if method == "PromptSRC" else DualPromptClassifier)(clip, tokens, written, text)
+    """A classifier of chapter 6, trained."""
+    classifier = sides.classifier_for(clip, method, train.class_names, seed=seed)
     rates = {"lr": lr or 0.0, "text_lr": text_lr or 0.0}
     return sides.train_sides(classifier, train, val, method, epochs=epochs, guided_epochs=guided_epochs, **rates)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["pictograms:inverted", "pictograms"])
     parser.add_argument("--methods", nargs="+", default=list(SETTINGS))
@@ -63,7 +48,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "book" / "dpt_tried.csv")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     rows = list(csv.DictReader(args.out.open(encoding="utf-8"))) if args.out.is_file() else []
     done = {tuple(row[column] for column in COLUMNS[:-1]) for row in rows}
     clip = vpkit.load_clip(args.model, vpkit.start(seed=args.seed, device="cpu"))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from small_clip import NAMES, SMALL_VIT, dpt
 
-from vpkit.analysis import attention_in_box, candidate_attention, candidates_in_pairs, class_attention, look_at_pairs
-from vpkit.datasets import pictogram_pairs
+from vpkit.analysis import attention_in_box, candidate_attention, class_attention, look_at_pairs
+from vpkit.datasets import icon_pairs, pictogram_pairs
 from vpkit.methods import DualPromptClassifier
 from vpkit.models.clip import FrozenCLIP
 from vpkit.prompts import ClassAwareTokens, ContextPrompt, TokenPrompt
@@ -108,13 +108,23 @@ def test_what_is_said_and_looked_at_in_pairs_is_what_each_image_gives_alone(clip
     names = pairs.images.class_names
     written = torch.nn.functional.normalize(torch.randn(len(names), clip.embed_dim), dim=1)
     classifier = DualPromptClassifier(clip, TokenPrompt(clip, 3), written)
-    maps, rows = look_at_pairs(classifier, pairs, batch_size=7)
-    images = pairs.images.images / 255
+    found, table = look_at_pairs({"zero-shot": DualPromptClassifier(clip, None, written), "VPT": classifier}, pairs, 7)
+    assert list(found) == table["method"].tolist() == ["zero-shot", "VPT"]
+    assert "among" not in table
+    maps, images = found["VPT"], pairs.images.images / 255
     assert torch.allclose(maps, class_attention(clip, classifier, images), atol=1e-5)
-    assert rows["right"].tolist() == (classifier(images).argmax(1) == pairs.images.labels).tolist()
-    assert rows["larger"].tolist() == [True, False] * len(names)
-    for column, boxes in (("target", pairs.boxes[:, 0]), ("distractor", pairs.boxes[:, 1])):
-        assert torch.allclose(torch.tensor(rows[column]).float(), attention_in_box(maps, boxes, 32), atol=1e-5)
+    each = {"right": (classifier(images).argmax(1) == pairs.images.labels).float()}
+    for number, thing in enumerate(("target", "distractor")):
+        each[thing] = attention_in_box(maps, pairs.boxes[:, number], 32)
+    for what, values in each.items():
+        for first, size in enumerate(("larger", "smaller")):  # they take turns
+            assert table[f"{what}_{size}"][1] == pytest.approx(float(values[first::2].mean()), abs=1e-5)
+
+
+def test_pairs_whose_target_is_always_the_larger_have_no_other_mean(clip):
+    written = torch.nn.functional.normalize(torch.randn(33, clip.embed_dim), dim=1)
+    _, table = look_at_pairs({"zero-shot": DualPromptClassifier(clip, None, written)}, icon_pairs("train", 1, size=32))
+    assert list(table) == ["method", "right_larger", "target_larger", "distractor_larger"]
 
 
 def test_queries_are_scored_in_the_box_of_the_target(clip):
@@ -125,16 +135,15 @@ def test_queries_are_scored_in_the_box_of_the_target(clip):
     tokens, text = TokenPrompt(clip, 3, class_aware={3: block}), ContextPrompt(clip, names, 4)
     written = torch.nn.functional.normalize(torch.randn(len(names), clip.embed_dim), dim=1)
     classifier = DualPromptClassifier(clip, tokens, written, text, candidates=20)
-    rows = candidates_in_pairs(classifier, pairs, batch_size=7)
+    _, table = look_at_pairs({"DPT": classifier}, pairs, batch_size=7)
+    (row,) = table.to_dict("records")
     chosen, maps = candidate_attention(classifier, pairs.images.images / 255)
-    assert rows["among"].tolist() == (chosen == labels[:, None]).any(1).tolist()
-    assert 0 < rows["among"].sum() < len(labels)
-    for i in (*range(8), len(labels) - 1):
-        shares = attention_in_box(maps[i], pairs.boxes[[i], 0].expand(20, -1), 32)
-        own = chosen[i] == labels[i]
-        if own.any():
-            assert rows["own"][i] == pytest.approx(float(shares[own]), abs=1e-5)
-            assert rows["others"][i] == pytest.approx(float(shares[~own].mean()), abs=1e-5)
-        else:  # both are of the same images, or their means cannot be compared
-            assert rows["own"].isna()[i]
-            assert rows["others"].isna()[i]
+    among, own, others = (chosen == labels[:, None]).any(1), [], []
+    assert row["among"] == pytest.approx(float(among.float().mean()))
+    assert 0 < among.sum() < len(labels)
+    for i in among.nonzero().flatten().tolist():  # both are of the same images, or their means could not be compared
+        shares, true = attention_in_box(maps[i], pairs.boxes[[i], 0].expand(20, -1), 32), chosen[i] == labels[i]
+        own.append(float(shares[true]))
+        others.append(float(shares[~true].mean()))
+    assert row["own"] == pytest.approx(sum(own) / len(own), abs=1e-5)
+    assert row["others"] == pytest.approx(sum(others) / len(others), abs=1e-5)

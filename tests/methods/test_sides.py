@@ -88,27 +88,54 @@ def test_promptsrc_ends_with_the_mean_over_its_epochs(clip, images):
 
 
 def test_new_classes_are_tested_with_what_the_base_classes_taught(clip, images):
-    calls, splits = [], dict.fromkeys(("train", "val", "test"), images)
+    calls = []
 
     def make(method, names):
         if method == "zero-shot":
             return DualPromptClassifier(clip, None, written(clip, names))
         return two_sided(clip, names=names)
 
-    def encode(split, half):
-        calls.append((split, half.class_names))
-        return cache_patches(clip, half)
-
     def learn(made, train, val, name):
-        calls.append(name)
+        calls.append((name, train.class_names, val.class_names))
         return sides.train_sides(made, train, val, name, **HOW)
 
-    assert sides.base_to_new_rows([], make, learn, encode, splits) == {}
-    assert calls == []
-    found = sides.base_to_new_rows(["VLP"], make, learn, encode, splits)
-    base, new = NAMES[:2], NAMES[2:]
-    assert calls == [
-        ("train", base), ("val", base), ("test", base), ("test", new), "zero-shot, base", "VLP, base",
-    ]  # fmt: skip
-    assert list(found) == ["zero-shot", "VLP"]
-    assert all(set(row) == {"base", "new", "H"} for row in found.values())
+    none = sides.base_to_new_rows(clip, [], make, learn, (None, None, None))  # nothing is asked for
+    assert list(none) == ["method", "base", "new", "H"]
+    assert none.empty
+    found = sides.base_to_new_rows(clip, ["VLP"], make, learn, (images, images, images))
+    base, new = (cache_patches(clip, half) for half in images.base_new_split())
+    assert calls == [(f"{method}, base", NAMES[:2], NAMES[:2]) for method in ("zero-shot", "VLP")]
+    assert found["method"].tolist() == ["zero-shot", "VLP"]
+    for half, tested in (("base", base), ("new", new)):
+        zero_shot = make("zero-shot", tested.class_names)
+        assert found[half][0] == vpkit.evaluate(zero_shot, tested.batches(8)).accuracy
+
+
+def test_each_method_has_its_prompts(clip):
+    parts = {}
+    for method in ("zero-shot", "CoOp", "VPT shallow", "VPT", "VLP", "DPT", "PromptSRC"):
+        made = sides.classifier_for(clip, method, NAMES, num_tokens=2, candidates=3)
+        assert type(made) is (PromptSRC if method == "PromptSRC" else DualPromptClassifier)
+        blocks = () if made.tokens is None else tuple(made.tokens.tokens)
+        parts[method] = (made.text is not None, blocks, len(made.tokens.class_aware) if made.tokens else 0)
+    assert parts == {
+        "zero-shot": (False, (), 0), "CoOp": (True, (), 0), "VPT shallow": (False, ("1",), 0),
+        "VPT": (False, ("1", "2", "3"), 0), "VLP": (True, ("1", "2", "3"), 0), "DPT": (True, ("1", "2"), 1),
+        "PromptSRC": (True, ("1", "2", "3"), 0),
+    }  # fmt: skip
+    assert isinstance(sides.classifier_for(clip, "KgCoOp", NAMES), KgCoOp)
+    aware = sides.classifier_for(clip, "DPT", NAMES, aware_blocks=[1, 3])
+    assert list(aware.tokens.tokens) == ["2"]
+    with pytest.raises(ValueError, match="method='VPP': expected one of zero-shot, CoOp"):
+        sides.classifier_for(clip, "VPP", NAMES)
+
+
+def test_four_learned_words_start_as_a_photo_of_a_and_others_at_random(clip):
+    written = clip.encode_text([f"a photo of a {name}." for name in NAMES])
+    four, three, again, other = (
+        sides.classifier_for(clip, "CoOp", NAMES, context_length=count, seed=seed).text()
+        for count, seed in ((4, 0), (3, 0), (3, 0), (3, 1))
+    )
+    assert torch.allclose(four, written, atol=1e-5)
+    assert torch.equal(three, again)
+    assert not torch.allclose(three, other, atol=1e-3)

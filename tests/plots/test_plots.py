@@ -3,12 +3,14 @@
 import re
 
 import matplotlib.text
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import vpkit
 from vpkit import plots
+from vpkit.datasets import pictogram_pairs
 from vpkit.prompts import ExpandPrompt, PadPrompt
 from vpkit.training import History
 
@@ -201,13 +203,15 @@ def test_the_spread_marks_the_default_which_is_first():
 
 
 def test_attention_is_shown_below_its_image_with_both_boxes():
-    maps = {"zero-shot": torch.rand(2, 4, 4), "DPT": torch.rand(2, 4, 4)}
-    boxes = torch.tensor([[[0, 0, 8, 16], [16, 4, 30, 20]]]).repeat(2, 1, 1)
-    figure = plots.show_attention(torch.rand(2, 3, 32, 32), maps, boxes, ["house", "sun"])
+    pairs = pictogram_pairs("train", 1, size=32)
+    pairs.boxes[5] = torch.tensor([[0, 0, 8, 16], [16, 4, 30, 20]])
+    maps = {method: torch.rand(61, 4, 4) for method in ("zero-shot", "DPT")}
+    figure = plots.show_attention(pairs, maps, [2, 5])
     axes = [axis for axis in figure.axes if axis.images]
     assert [axis.get_ylabel() for axis in axes[::2]] == ["image", "zero-shot", "DPT"]
-    assert [axis.get_title() for axis in axes[:2]] == ["house", "sun"]
-    assert torch.allclose(torch.as_tensor(axes[-1].images[0].get_array().data), maps["DPT"][1])
+    assert [axis.get_title() for axis in axes[:2]] == [pairs.images.class_names[t] for t in (2, 5)]
+    assert np.array_equal(axes[1].images[0].get_array(), pairs.images.images[5].permute(1, 2, 0) / 255)
+    assert torch.allclose(torch.as_tensor(axes[-1].images[0].get_array().data), maps["DPT"][5])
     dotted = axes[-1].patches[1]
     assert (*dotted.get_xy(), dotted.get_width(), dotted.get_height()) == (16, 4, 14, 16)
     assert axes[-1].images[0].get_extent() == [0, 32, 32, 0]
@@ -215,7 +219,7 @@ def test_attention_is_shown_below_its_image_with_both_boxes():
 
 def test_a_difference_of_attention_is_white_where_it_is_zero():
     maps = {"plain": torch.rand(1, 4, 4), "less": torch.tensor([[[-0.5, 0.25], [0.0, 0.25]]])}
-    figure = plots.show_attention(torch.rand(1, 3, 32, 32), maps, torch.zeros(1, 2, 4), ["house"])
+    figure = plots.show_attention(pictogram_pairs("train", 1, size=32), maps, [0])
     plain, less = (axis.images[0] for axis in figure.axes[1:])
     assert (plain.cmap.name, plain.norm.vmin) == ("magma", 0)
     assert (less.cmap.name, less.norm.vmin, less.norm.vmax) == ("RdBu_r", -0.5, 0.5)

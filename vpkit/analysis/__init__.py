@@ -6,10 +6,8 @@ Nothing here trains or changes a model; whatever is drawn is drawn by `vpkit.plo
 from vpkit.analysis.attention import (
     attention_in_box,
     candidate_attention,
-    candidates_in_pairs,
     class_attention,
     look_at_pairs,
-    mean_looks,
 )
 from vpkit.analysis.explanation import explain_by_example, source_probabilities
 from vpkit.analysis.feature_statistics import (
@@ -21,13 +19,11 @@ from vpkit.analysis.feature_statistics import (
 __all__ = [
     "attention_in_box",
     "candidate_attention",
-    "candidates_in_pairs",
     "class_attention",
     "distance_and_diversity",
     "explain_by_example",
     "frechet_distance",
     "look_at_pairs",
-    "mean_looks",
     "mean_pairwise_distance",
     "source_probabilities",
 ]

@@ -17,10 +17,8 @@ if TYPE_CHECKING:  # takes a second to load
 __all__ = [
     "attention_in_box",
     "candidate_attention",
-    "candidates_in_pairs",
     "class_attention",
     "look_at_pairs",
-    "mean_looks",
 ]
 
 
@@ -63,50 +61,70 @@ def class_attention(
 
 @torch.no_grad()
 def look_at_pairs(
-    classifier: DualPromptClassifier, pairs: Pairs, batch_size: int = 64
-) -> tuple[Tensor, "pd.DataFrame"]:
-    """What a classifier says to images of two things, and where the class token of the last block looks meanwhile.
+    classifiers: Mapping[str, DualPromptClassifier], pairs: Pairs, batch_size: int = 64
+) -> tuple[dict[str, Tensor], "pd.DataFrame"]:
+    """What methods say to images of two things, and where the class token of the last block looks meanwhile.
 
     Args:
-        classifier: of the target classes, without prompts (zero-shot, CoOp) or with.
+        classifiers: by method, of the target classes, without prompts (zero-shot, CoOp) or with.
         pairs: `icon_pairs` or `pictogram_pairs`.
         batch_size: of images that go through the tower together.
 
     Returns:
-        Maps (N, g, g), each summing to 1; and a row for each image: "right", whether the target was named; "target" and
-        "distractor", the shares in [0, 1] of the map in their boxes; "larger", whether the target is the larger thing.
+        Maps (N, g, g) by method, each summing to 1; and means over images, a row a method. "right_larger" is the share
+        of images whose target was named, of those whose target is the larger thing, "right_smaller" of the others, if
+        there are any; "target_larger" and so on are the shares of the maps in the box of the target, "distractor_..."
+        in that of the distractor. Of classifiers with class-aware tokens also "among", "own" and "others": whether the
+        true class is among the candidates, and in these images the shares in the target's box of its own map
+        (`candidate_attention`) and of the other candidates' maps, which ask for something that is not in the box.
 
     Raises:
         ValueError: a CNN image tower.
+
+    Source: Xing et al. 2023, Figs. 1 and 7. Explained in chapter 6.
     """
     import pandas as pd
 
+    maps, rows = {}, []
+    sizes = {"larger": pairs.target_larger, "smaller": ~pairs.target_larger}
+    for method, classifier in classifiers.items():
+        maps[method], looks = _looks(classifier, pairs, batch_size)
+        row: dict[str, object] = {"method": method}
+        for what, values in looks.items():
+            row |= {f"{what}_{size}": values[of].double().mean().item() for size, of in sizes.items() if of.any()}
+        rows.append(row | _finds(classifier, pairs, batch_size))
+    return maps, pd.DataFrame(rows)
+
+
+def _looks(classifier: DualPromptClassifier, pairs: Pairs, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Maps (N, g, g), and for each image "right" and the shares of its map in the two boxes, (N,) each."""
     answers: list[Tensor] = []
-    clip, device = classifier.clip, classifier.clip.mean.device
+    clip, images = classifier.clip, pairs.images.to(classifier.clip.mean.device)
     maps = torch.cat([
-        class_attention(clip, lambda x: answers.append(classifier(x).argmax(1)), images)
-        for images, _ in pairs.images.to(device).batches(batch_size)
+        class_attention(clip, lambda x: answers.append(classifier(x).argmax(1)), batch)
+        for batch, _ in images.batches(batch_size)
     ]).cpu()  # fmt: skip
-    shares = (attention_in_box(maps, boxes, clip.image_size) for boxes in pairs.boxes.unbind(1))
-    on_target, on_distractor = (share.tolist() for share in shares)
-    right = (torch.cat(answers).cpu() == pairs.images.labels.cpu()).tolist()
-    columns = {"right": right, "target": on_target, "distractor": on_distractor, "larger": pairs.target_larger.tolist()}
-    return maps, pd.DataFrame(columns)
+    right = torch.cat(answers).cpu() == pairs.images.labels.cpu()
+    on_target, on_distractor = (attention_in_box(maps, boxes, clip.image_size) for boxes in pairs.boxes.unbind(1))
+    return maps, {"right": right, "target": on_target, "distractor": on_distractor}
 
 
-def mean_looks(looks: Mapping[str, "pd.DataFrame"]) -> "pd.DataFrame":
-    """Means of what `look_at_pairs` found, a row a method: "right_larger" over images whose target is the larger thing,
-    "right_smaller" over the others, if there are any, and so of "target" and "distractor".
-
-    Args:
-        looks: method to its rows.
-    """
-    import pandas as pd
-
-    found = pd.concat(looks, names=["method"]).groupby(["method", "larger"], sort=False).mean()
-    wide = found.unstack().rename(columns={True: "larger", False: "smaller"})
-    wide.columns = ["_".join(column) for column in wide.columns]
-    return wide
+def _finds(classifier: DualPromptClassifier, pairs: Pairs, batch_size: int) -> dict[str, float]:
+    """Whether DPT's queries find their classes; nothing of a classifier without class-aware tokens."""
+    if classifier.tokens is None or not len(classifier.tokens.class_aware):
+        return {}
+    images = pairs.images.to(classifier.clip.mean.device)
+    found = [candidate_attention(classifier, batch) for batch, _ in images.batches(batch_size)]
+    chosen, maps = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))  # (N, K) and (N, K, g, g)
+    boxes = pairs.boxes[:, 0].repeat_interleave(chosen.shape[1], 0)
+    shares = attention_in_box(maps.flatten(0, 1), boxes, classifier.clip.image_size).view_as(chosen).double()
+    own = chosen == pairs.images.labels.cpu()[:, None]
+    among = own.any(1)
+    # What is easily named is drawn larger: shares in images without the true class could not be compared.
+    others = shares.where(~own, 0.0).sum(1) / (~own).sum(1)
+    return {
+        "among": among.double().mean().item(), "own": shares[own].mean().item(), "others": others[among].mean().item(),
+    }  # fmt: skip
 
 
 @torch.no_grad()
@@ -137,37 +155,6 @@ def candidate_attention(classifier: DualPromptClassifier, images: Tensor) -> tup
         handle.remove()
     maps = _patch_maps(block.attention(*seen[0]), classifier.clip.image_transformer())
     return classifier.choose(classifier.clip.encode_image(images)), maps
-
-
-@torch.no_grad()
-def candidates_in_pairs(classifier: DualPromptClassifier, pairs: Pairs, batch_size: int = 64) -> "pd.DataFrame":
-    """Whether DPT's queries find their classes: a row for each image of two things.
-
-    Columns: "among", whether the true class is one of the K candidates; "own", the share in [0, 1] of its map
-    (`candidate_attention`) in the target's box; "others", the mean share there of the other candidates' maps, which ask
-    for something that is not in the box. Both are NaN where the true class is no candidate: what is easily named is
-    drawn larger, so shares over other images could not be compared.
-
-    Args:
-        classifier: with a class-aware block.
-        pairs: `icon_pairs` or `pictogram_pairs`.
-        batch_size: of images that go through the tower together.
-
-    Raises:
-        ValueError: no class-aware block.
-    """
-    import pandas as pd
-
-    device, size = classifier.clip.mean.device, classifier.clip.image_size
-    found = [candidate_attention(classifier, images) for images, _ in pairs.images.to(device).batches(batch_size)]
-    chosen, maps = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))  # (N, K) and (N, K, g, g)
-    boxes = pairs.boxes[:, 0].repeat_interleave(chosen.shape[1], 0)
-    shares = attention_in_box(maps.flatten(0, 1), boxes, size).view_as(chosen)
-    own = chosen == pairs.images.labels.cpu()[:, None]
-    means = [shares.where(mask, 0.0).sum(1) / mask.sum(1) for mask in (own, ~own)]  # 0 / 0 is NaN
-    means[1] = means[1].where(own.any(1), float("nan"))  # of the same images as `own`
-    columns = {"among": own.any(1).tolist(), "own": means[0].tolist(), "others": means[1].tolist()}
-    return pd.DataFrame(columns)
 
 
 def _patch_maps(attention: Tensor, visual: Any) -> Tensor:

@@ -1,22 +1,89 @@
-"""Training of prompts that have a text side, an image side, or both, each with a learning rate of its own."""
+"""Prompts that have a text side, an image side, or both: which method has which, and their training, each side at a
+learning rate of its own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from vpkit.interfaces import Classifier
-from vpkit.methods.dpt import guide
+from vpkit.methods.coop import KgCoOp
+from vpkit.methods.dpt import DualPromptClassifier, guide
 from vpkit.methods.promptsrc import GaussianAverage, PromptSRC
 from vpkit.methods.protocols import base_to_new
 from vpkit.methods.vp import count_parameters
+from vpkit.models.clip import FrozenCLIP
+from vpkit.prompts.context import ContextPrompt
+from vpkit.prompts.patch_embeddings import cache_patches
+from vpkit.prompts.templates import fill_templates
+from vpkit.prompts.tokens import ClassAwareTokens, TokenPrompt
 from vpkit.training.loop import fit
 from vpkit.training.schedules import coop, of_each_group
 
-__all__ = ["base_to_new_rows", "train_sides"]
+if TYPE_CHECKING:  # takes a second to load
+    import pandas as pd
 
+__all__ = ["base_to_new_rows", "classifier_for", "train_sides"]
+
+_WITH_TEXT = ("CoOp", "KgCoOp", "VLP", "DPT", "PromptSRC")
+_WITH_TOKENS = ("VPT shallow", "VPT", "VLP", "DPT", "PromptSRC")
 Trained = TypeVar("Trained", bound=Classifier)
+
+
+def classifier_for(
+    clip: FrozenCLIP,
+    method: str,
+    names: Sequence[str],
+    *,
+    template: str = "a photo of a {}.",
+    context_length: int = 4,
+    num_tokens: int = 10,
+    candidates: int = 10,
+    alpha: float = 0.3,
+    aware_blocks: Sequence[int] | None = None,
+    seed: int = 0,
+) -> DualPromptClassifier | KgCoOp:
+    """A method's untrained classifier of the classes `names`, on the device of `clip`, after `torch.manual_seed(seed)`.
+
+    Learned words are in CoOp, KgCoOp, VLP, DPT and PromptSRC, learned tokens in VPT shallow, VPT, VLP, DPT and
+    PromptSRC; "zero-shot" has neither. DPT's tokens are class-aware in some blocks.
+
+    Args:
+        clip: the frozen model; for tokens its image tower has to be a transformer.
+        method: one of these names.
+        names: of the classes.
+        template: the hand-written sentence, with `{}` for the name.
+        context_length: learned words M; four start from "a photo of a", others at random.
+        num_tokens: learned tokens P a block.
+        candidates, alpha: see `DualPromptClassifier`.
+        aware_blocks: of DPT, blocks 1..L with class-aware tokens; None: the last.
+        seed: of everything random in it.
+
+    Raises:
+        ValueError: an unknown method, tokens in a CNN; and as `ContextPrompt` and `TokenPrompt`.
+
+    Source: Xing et al. 2023, Sec. III and IV-B. Explained in chapter 6.
+    """
+    if method not in ("zero-shot", *_WITH_TEXT, *_WITH_TOKENS):
+        known = dict.fromkeys(("zero-shot", *_WITH_TEXT, *_WITH_TOKENS))
+        raise ValueError(f"method={method!r}: expected one of {', '.join(known)}")
+    torch.manual_seed(seed)
+    text, tokens, device = None, None, clip.mean.device
+    written = clip.encode_text(fill_templates(template, names))
+    if method in _WITH_TEXT:
+        text = ContextPrompt(clip, names, context_length, words="a photo of a" if context_length == 4 else None)
+        if method == "KgCoOp":
+            return KgCoOp(text, clip.logit_scale, written).to(device)
+    if method in _WITH_TOKENS:
+        visual, aware = clip.image_transformer("learned tokens"), {}
+        if method == "DPT":
+            blocks = [len(visual.transformer.resblocks)] if aware_blocks is None else aware_blocks
+            width = visual.positional_embedding.shape[1]
+            aware = {block: ClassAwareTokens(clip.embed_dim, width, len(names)) for block in blocks}
+        tokens = TokenPrompt(clip, num_tokens, deep=method != "VPT shallow", class_aware=aware)
+    kind = PromptSRC if method == "PromptSRC" else DualPromptClassifier
+    return kind(clip, tokens, written, text, candidates, alpha).to(device)
 
 
 def train_sides(
@@ -73,33 +140,39 @@ def train_sides(
 
 
 def base_to_new_rows(
+    clip: FrozenCLIP,
     methods: Sequence[str],
     make: Callable[[str, Sequence[str]], Any],
     learn: Callable[..., object],
-    encode: Callable[[str, Any], Any],
-    splits: Mapping[str, Any],
-) -> dict[str, dict[str, float]]:
-    """{"base", "new", "H"} of zero-shot and of each method, trained on the first half of the classes.
+    splits: Sequence[Any],
+    augment: bool = False,
+) -> "pd.DataFrame":
+    """Accuracies in [0, 1] of zero-shot and of each method, trained on the first half of the classes.
+
+    Columns: method; base, new and H, their harmonic mean.
 
     Args:
-        methods: names; without any nothing is embedded, and the result is empty.
-        make: `make(method, class_names)` gives an untrained classifier; of "zero-shot" it stays so.
-        learn: `learn(classifier, train, val, name)` trains in place.
-        encode: `encode(split, images)` gives what classifiers take, such as `cache_patches`; once for each half.
-        splits: image sets "train", "val" and "test".
+        clip: the frozen model.
+        methods: names; without any nothing is embedded, and there are no rows.
+        make: `make(method, class_names)` gives an untrained classifier, see `classifier_for`.
+        learn: `learn(classifier, train, val, name)` trains in place, see `train_sides`.
+        splits: image sets for training, validation and testing.
+        augment: of the training images, see `cache_patches`.
 
     Source: Zhou et al. 2022 (CoCoOp), Sec. 4.1; see `base_to_new`.
     """
-    if not methods:
-        return {}
-    wanted = {"train": 1, "val": 1, "test": 2}  # of train and val only the base half
-    halves = {
-        split: [encode(split, half) for half in splits[split].base_new_split()[:count]]
-        for split, count in wanted.items()
-    }
+    import pandas as pd
 
-    def trained(method: str) -> Callable[[Any], object]:
-        return lambda made: learn(made, halves["train"][0], halves["val"][0], f"{method}, base")
+    rows = []
+    if methods:
+        train, val, test = (images.base_new_split() for images in splits)
+        base = cache_patches(clip, train[0], augment=augment), cache_patches(clip, val[0])
+        tests = {half: cache_patches(clip, images) for half, images in zip(("base", "new"), test, strict=True)}
 
-    tests = dict(zip(("base", "new"), halves["test"], strict=True))
-    return {method: base_to_new(partial(make, method), trained(method), tests) for method in ("zero-shot", *methods)}
+        def on_base(method: str, made: Any) -> object:
+            return learn(made, *base, f"{method}, base")
+
+        for method in ("zero-shot", *methods):
+            found = base_to_new(partial(make, method), partial(on_base, method), tests)
+            rows.append({"method": method} | found)
+    return pd.DataFrame(rows, columns=["method", "base", "new", "H"])

@@ -1,22 +1,30 @@
 """Attention maps over the images they belong to."""
 
+from collections.abc import Mapping, Sequence
+
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from vpkit.datasets.pairs import Pairs
 from vpkit.plots.style import displayable, finished
 
 
-def show_attention(images: Tensor, maps: dict[str, Tensor], boxes: Tensor, titles: list[str], side: float = 1.15):
-    """A column per image: the image with its boxes, and below it one heat map per method.
+def show_attention(pairs: Pairs, maps: Mapping[str, Tensor], rows: Sequence[int] | Tensor, side: float = 1.15):
+    """A column per image: the image with its class and boxes, and below it one heat map per method.
 
     Args:
-        images: (N, 3, h, w) uint8 or in [0, 1].
-        maps: method to (N, g, g); each is drawn from 0 to its own largest value. A difference of two maps, which has
-            values below 0, is drawn from blue (less) over white to red (more).
-        boxes: (N, 2, 4) around the target (solid) and the distractor (dotted), in pixels.
-        titles: N, above the columns.
+        pairs: images of two things, with boxes around the target (drawn solid) and the distractor (dotted).
+        maps: method to (N, g, g), see `look_at_pairs`; each is drawn from 0 to its own largest value. A difference of
+            two maps, which has values below 0, is drawn from blue (less) over white to red (more).
+        rows: which of the N images.
+        side: of an image, in inches.
     """
+    rows = torch.as_tensor(rows)
+    shown, boxes = pairs.images[rows], pairs.boxes[rows]
+    images, titles = shown.images, [shown.class_names[label] for label in shown.labels]
+    maps = {method: found[rows] for method, found in maps.items()}
     count, extent = len(images), (0, images.shape[3], images.shape[2], 0)
     size = (side * count, side * (len(maps) + 1) + 0.3)
     figure, axes = plt.subplots(len(maps) + 1, count, figsize=size, squeeze=False, layout="constrained")
