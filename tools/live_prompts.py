@@ -17,15 +17,12 @@ from vpkit.book.session import declared_values
 from vpkit.datasets import icon_pairs
 from vpkit.files import read_safetensors
 from vpkit.methods import DualPromptClassifier
+from vpkit.methods.sides import classifier_for
 from vpkit.models import FrozenCLIP, load_clip
 from vpkit.prompts import (
-    ClassAwareTokens,
-    ContextPrompt,
     ExpandPrompt,
     PadPrompt,
     PatchPrompt,
-    TokenPrompt,
-    fill_templates,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -220,11 +217,7 @@ def dual_prompt(run: Found) -> DualPromptClassifier:
     chosen = run.parameters
     clip = load_clip(chosen["model"])
     names = icon_pairs("train", 1, clip.image_size, chosen["seed"]).images.class_names
-    width = clip.image_transformer().positional_embedding.shape[1]
-    aware = {b: ClassAwareTokens(clip.embed_dim, width, len(names)) for b in chosen["aware_blocks"]}
-    tokens = TokenPrompt(clip, chosen["num_tokens"], class_aware=aware)
-    text = ContextPrompt(clip, names, chosen["context_length"], words="a photo of a")
-    written = clip.encode_text(fill_templates(chosen["template"], names))
-    made = DualPromptClassifier(clip, tokens, written, text, chosen["candidates"], chosen["alpha"])
+    kept = ("template", "context_length", "num_tokens", "candidates", "alpha", "aware_blocks")
+    made = classifier_for(clip, "DPT", names, **{name: chosen[name] for name in kept})
     made.load_state_dict(run.states["DPT_pairs"])
     return made.eval()

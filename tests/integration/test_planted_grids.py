@@ -19,7 +19,7 @@ from vpkit.book.session import declared_values
 
 pytestmark = pytest.mark.slow
 VARIED = ("methods", "new_methods", "pair_methods", "shifted")  # what decides which rows and columns there are
-COUNTS = ("n_test", "parameters", "learned_parameters")
+COUNTS = ("n_test", "parameters")
 OURS = {  # what a printed method is called here, written down once more
     "TP": "zero-shot", "CLIP": "zero-shot", "ZSCLIP": "zero-shot", "LP": "linear probe", "FT": "full fine-tuning",
     "FF": "full fine-tuning", "RLM-VP": "RLM", "FLM-VP": "FLM", "ILM-VP": "ILM",

@@ -368,7 +368,7 @@ def test_new_classes_are_tested_with_what_the_base_classes_taught(clip, split):
         return train_text(classifier, split, epochs, name, lr=0.1)
 
     def named(images, augment=False):
-        return NamePastedImages(clip, images, augment=augment)
+        return NamePastedImages(clip, images, 0.5, augment=augment)
 
     images = split.images, split.images
     table = base_to_new_table(make, learn, named, images, 6, ["base to new", "KgCoOp", "CoCoOp"])

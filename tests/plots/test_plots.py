@@ -93,20 +93,12 @@ def test_methods_come_in_the_books_order_whatever_the_tables():
 
 def test_sizes_show_mean_and_range():
     table = pd.DataFrame(
-        {"method": ["padding"] * 4, "learned_parameters": [3, 3, 30, 30], "test_accuracy": [0.1, 0.3, 0.5, 0.9]}
+        {"method": ["padding"] * 4, "parameters": [3, 3, 30, 30], "test_accuracy": [0.1, 0.3, 0.5, 0.9]}
     )
     axis = plots.plot_sizes(table).axes[0]
     assert axis.lines[0].get_xdata().tolist() == [3, 30]
     assert axis.lines[0].get_ydata().tolist() == pytest.approx([0.2, 0.7])
     assert axis.get_ylim()[0] == 0  # a curve that starts elsewhere exaggerates
-
-
-def test_accuracy_against_any_column():
-    rows = [{"method": m, "n": n, "test_accuracy": a} for m, n, a in (("FLM", 2, 0.5), ("FLM", 2, 0.7), ("ILM", 4, 1))]
-    figure = plots.plot_against({"n": pd.DataFrame(rows)})
-    flm = figure.axes[0].lines[0]
-    assert flm.get_xydata().tolist() == [[2, 0.6]]
-    assert figure.axes[0].get_xlabel() == "n"
 
 
 def test_the_heat_map_frames_the_mapped_cell_of_every_column():

@@ -5,7 +5,6 @@ from vpkit.plots.images import show_examples, show_images, show_prompt
 from vpkit.plots.mappings import plot_dynamics, plot_gains, plot_mapping, show_explanations
 from vpkit.plots.results import (
     plot_accuracies,
-    plot_against,
     plot_confusion,
     plot_history,
     plot_queries,
@@ -20,7 +19,6 @@ __all__ = [
     "METHOD_COLORS",
     "browse",
     "plot_accuracies",
-    "plot_against",
     "plot_confusion",
     "plot_dynamics",
     "plot_gains",

@@ -83,22 +83,6 @@ def plot_accuracies(table, column: str = "test_accuracy", by: str | None = None,
     return finished(figure)
 
 
-def plot_against(tables: dict, column: str = "test_accuracy"):
-    """A panel per entry: accuracy against a column, one curve a method; mean and range over the runs.
-
-    Args:
-        tables: column name to the pandas rows drawn against it, with `method` and `column`.
-    """
-    figure, axes = plt.subplots(1, len(tables), figsize=(3.4 * len(tables), 2.6), squeeze=False, layout="constrained")
-    for axis, (x, rows) in zip(axes[0], tables.items(), strict=True):
-        palette = colors_of(rows["method"].unique())
-        sns.lineplot(rows, x=x, y=column, hue="method", palette=palette, marker="o", errorbar=("pi", 100), ax=axis)
-        axis.set(xlabel=x.replace("_", " "), ylabel=column.replace("_", " "), xticks=sorted(rows[x].unique()))
-        axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(fontsize=7)
-    return finished(figure)
-
-
 def plot_queries(table, ceilings=(), column: str = "test_accuracy"):
     """Accuracy against the number of images sent, on a log axis: a point a run, a line a method, dashed ceilings.
 
@@ -127,11 +111,11 @@ def plot_sizes(table, column: str = "test_accuracy"):
     """Accuracy against the number of prompt parameters, one curve a template: mean and range over seeds.
 
     Args:
-        table: pandas table with the columns `method`, `learned_parameters` and `column`.
+        table: pandas table with the columns `method`, `parameters` and `column`.
     """
     figure, axis = plt.subplots(figsize=(4.6, 2.8), layout="constrained")
     for method, rows in table.groupby("method", sort=False):
-        over_seeds = rows.groupby("learned_parameters")[column].agg(["mean", "min", "max"])
+        over_seeds = rows.groupby("parameters")[column].agg(["mean", "min", "max"])
         color = METHOD_COLORS.get(method)
         axis.plot(over_seeds.index, over_seeds["mean"], marker="o", markersize=3, label=method, color=color)
         axis.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], alpha=0.2, color=color, linewidth=0)

@@ -27,7 +27,7 @@ def found_metrics(folder: Path = FOUND) -> dict[tuple[str, str, str], tuple[floa
         record = json.loads(path.read_text(encoding="utf-8"))
         metrics = record["metrics"]
         for metric, value in metrics.items():
-            exact = metric in ("n_test", "parameters", "learned_parameters")
+            exact = metric in ("n_test", "parameters")
             share = not exact and 0 <= value <= 1
             n = metrics.get("n_test", 264)  # of new classes only: as many as chapters 5 and 6 test
             error = 3 * math.sqrt(value * (1 - value) / n) + 0.02 if share else 0.1 * abs(value)
