@@ -180,9 +180,9 @@ def test_an_attack_counts_who_follows_the_writing():
     plain = 0.9 * text[[0, 1, 2, 2]]  # the last one is wrong even when plain
     split.inputs = PastedImages(plain, torch.arange(4), lambda image, target: text[target])
     found = split.attacked(text, torch.tensor([1, 2, 3, 2]))
-    assert list(found["plain"].values()) == [0.75, 0.0, 0.25]
-    assert list(found["true name"].values()) == [1.0, 1.0, 0.0]
-    assert list(found["wrong name"].values()) == [0.0, 0.0, 1.0]
+    assert list(found["plain"]) == [0.75, 0.0, 0.25]
+    assert list(found["true name"]) == [1.0, 1.0, 0.0]
+    assert list(found["wrong name"]) == [0.0, 0.0, 1.0]
 
 
 def test_the_loss_is_that_of_a_loop_over_images(clip, split):
@@ -387,11 +387,11 @@ def test_new_classes_are_tested_with_what_the_base_classes_taught(clip, split):
 
 
 def test_the_attack_table_is_that_of_each_text(clip, split):
-    texts = {name: Says(normalize(torch.randn(4, clip.embed_dim), dim=1)) for name in ("a", "b")}
+    texts = {name: Says(normalize(torch.randn(4, clip.embed_dim), dim=1)) for name in ("zero-shot", "LoGoPrompt")}
     classifiers = {name: TextPromptedClassifier(prompt, clip.logit_scale) for name, prompt in texts.items()}
     wrong = (split.labels + 1) % 4
     found = attack_table(classifiers, split, wrong)
-    assert found.method.tolist() == ["a", "b"]
+    assert found.method.tolist() == ["zero-shot", "LoGoPrompt"]
     for row in found.itertuples():
         expected = split.attacked(texts[row.method](), wrong)["wrong name"]
         assert (row.right_if_misnamed, row.called_as_written) == (

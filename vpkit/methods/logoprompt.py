@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # takes a second to load
     import pandas as pd
 
 __all__ = [
+    "LEARNERS",
     "LoGoPromptClassifier",
     "NamePastedImages",
     "NamesAsDataClassifier",
@@ -45,6 +46,9 @@ __all__ = [
     "reselect",
     "variants",
 ]
+
+
+LEARNERS = ("CoOp", "CoOp, class-specific", "LoGoPrompt", "LoGoPrompt, shared")  # of few shots of every class
 
 
 def hard_negatives(logits: Tensor, labels: Tensor, count: int = 5) -> Tensor:
@@ -285,7 +289,7 @@ class NamePastedImages:
         return PastedImages(self.encode(pairs.pixels(positions)), positions, pairs)
 
     @torch.no_grad()
-    def attacked(self, text: Tensor, wrong: Tensor) -> dict[str, dict[str, float]]:
+    def attacked(self, text: Tensor, wrong: Tensor) -> "pd.DataFrame":
         """What a written name does: shares of the images, for the plain ones, with the true name, with a wrong one.
 
         Args:
@@ -293,11 +297,13 @@ class NamePastedImages:
             wrong: (N,) a wrong class for each image.
 
         Returns:
-            For each of "plain", "true name", "wrong name": the share that is "right", whose "true score" was "raised"
-            above that of the plain image, and that was "called by the wrong name".
+            Columns "plain", "true name" and "wrong name": the shares that are "right", have their "true score raised"
+            above that of the plain image, and are "called by the wrong name".
 
         Source: Shi & Yang 2023, Fig. 1b; the attack is that of Goh et al. 2021.
         """
+        import pandas as pd
+
         features, rows = self.inputs.features, {}
         before = (features * text[self.labels]).sum(1)
         for view, written in {"plain": None, "true name": self.labels, "wrong name": wrong}.items():
@@ -309,7 +315,7 @@ class NamePastedImages:
                 "called by the wrong name": said == wrong,
             }
             rows[view] = {name: float(share.float().mean()) for name, share in shares.items()}
-        return rows
+        return pd.DataFrame(rows)
 
 
 class LoGoPromptClassifier(nn.Module):
@@ -674,13 +680,15 @@ def attack_table(classifiers: Mapping[str, Any], split: NamePastedImages, wrong:
     """Who follows a wrong name written on the image: rows of method, right_if_misnamed, called_as_written in [0, 1].
 
     Args:
-        classifiers: by method, with the text they learned as `.prompt`.
+        classifiers: by method; looked at are zero-shot and `LEARNERS`, with their text as `.prompt`.
         wrong: (N,) a wrong class for each image.
     """
     import pandas as pd
 
     rows = []
-    for method, classifier in classifiers.items():
-        found = split.attacked(classifier.prompt(), wrong)["wrong name"]
+    for method in ("zero-shot", *LEARNERS):
+        if method not in classifiers:
+            continue
+        found = split.attacked(classifiers[method].prompt(), wrong)["wrong name"]
         rows.append((method, found["right"], found["called by the wrong name"]))
     return pd.DataFrame(rows, columns=["method", "right_if_misnamed", "called_as_written"])
