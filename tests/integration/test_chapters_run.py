@@ -116,7 +116,9 @@ def test_no_figure_comes_between_training_and_saving(chapter, tmp_path, monkeypa
 
     for name in ("fit", "train_epoch", "save_table"):
         monkeypatch.setattr(vpkit, name, noted("save" if name == "save_table" else "train", getattr(vpkit, name)))
-    monkeypatch.setattr(vpkit.methods.sides, "fit", noted("train", vpkit.methods.sides.fit))
+    for module in ("sides", "coop", "ilm_vp", "baselines"):
+        room = getattr(vpkit.methods, module)
+        monkeypatch.setattr(room, "fit", noted("train", room.fit))
     for name, function in vars(vpkit.plots).items():
         if isinstance(function, FunctionType):
             monkeypatch.setattr(vpkit.plots, name, noted("draw", function))
