@@ -74,9 +74,10 @@ def look_at_pairs(
         Maps (N, g, g) by method, each summing to 1; and means over images, a row a method. "right_larger" is the share
         of images whose target was named, of those whose target is the larger thing, "right_smaller" of the others, if
         there are any; "target_larger" and so on are the shares of the maps in the box of the target, and
-        "distractor_larger" in that of the distractor. Of classifiers with class-aware tokens also "among", "own" and "others": whether the
-        true class is among the candidates, and in these images the shares in the target's box of its own map
-        (`candidate_attention`) and of the other candidates' maps, which ask for something that is not in the box.
+        "distractor_larger" in that of the distractor. Of classifiers with class-aware tokens also "among", "own" and
+        "others": whether the true class is among the candidates, and in these images the shares in the target's box of
+        its own map (`candidate_attention`) and of the other candidates' maps, which ask for something that is not in
+        the box.
 
     Raises:
         ValueError: a CNN image tower.
