@@ -18,12 +18,12 @@ import torch
 import vpkit
 from vpkit.methods import KgCoOp, LoGoPromptClassifier, NamePastedImages, TextPromptedClassifier, harmonic_mean
 from vpkit.methods.logoprompt import PastedImages
-from vpkit.prompts import ContextPrompt, GeneratedContext, WrittenText
+from vpkit.prompts import GeneratedContext, WrittenText, coop_context
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIED = ROOT / "book" / "logoprompt_tried.csv"
 COLUMNS = "part method seed lr epochs extra base new H base_plain new_plain H_plain".split()
-SHOTS, TEMPLATE, WORDS, DECAY = 4, "a photo of a {}.", "a photo of a", 0.05
+SHOTS, TEMPLATE, DECAY = 4, "a photo of a {}.", 0.05
 
 
 def main() -> None:
@@ -124,7 +124,7 @@ class Again:
 
 
 def context(clip, names, class_specific=False):
-    return ContextPrompt(clip, names, words=WORDS, class_specific=class_specific)
+    return coop_context(clip, names, class_specific=class_specific)
 
 
 def generated(clip, names, residual=True):

@@ -19,11 +19,7 @@ from vpkit.files import read_safetensors
 from vpkit.methods import DualPromptClassifier
 from vpkit.methods.sides import classifier_for
 from vpkit.models import FrozenCLIP, load_clip
-from vpkit.prompts import (
-    ExpandPrompt,
-    PadPrompt,
-    PatchPrompt,
-)
+from vpkit.prompts import ExpandPrompt, PadPrompt, PatchPrompt
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"

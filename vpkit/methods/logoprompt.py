@@ -19,7 +19,7 @@ from vpkit.methods.coop import KgCoOp, TextPromptedClassifier
 from vpkit.methods.protocols import base_to_new
 from vpkit.methods.vp import PromptedClassifier
 from vpkit.models.clip import FrozenCLIP, clip_logits
-from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet, WrittenText
+from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet, WrittenText, coop_context
 from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
 from vpkit.prompts.pixels import PadPrompt
 from vpkit.prompts.templates import fill_templates
@@ -541,8 +541,7 @@ def classifier_for(
 
     def context(class_specific: bool = False) -> ContextPrompt:
         torch.manual_seed(seed)
-        words = "a photo of a" if context_length == 4 else None
-        return ContextPrompt(clip, class_names, context_length, words=words, class_specific=class_specific)
+        return coop_context(clip, class_names, context_length, class_specific)
 
     def generated() -> GeneratedContext:
         return GeneratedContext(context(), written())
@@ -605,8 +604,7 @@ def variants(
         found["VP+TP"] = learn(PixelClassifier(pixels.to(train.labels.device)), train, epochs, "VP+TP", lr=3.0)
     if "two stages" in methods:
         first = learn(make("LoGoPrompt, first stage", names), train, 2 * epochs, "LoGoPrompt, first stage")
-        second = deepcopy(first)
-        second.prompt = first.prompt.fixed()
+        second = LoGoPromptClassifier(first.prompt.fixed(), scale, first.num_candidates, first.include_positive)
         found["LoGoPrompt, first stage"] = first
         found["LoGoPrompt, two stages"] = learn(second, train, epochs, "LoGoPrompt, two stages")
     if "tunable" in methods:

@@ -14,7 +14,7 @@ from vpkit.methods.promptsrc import GaussianAverage, PromptSRC
 from vpkit.methods.protocols import base_to_new
 from vpkit.methods.vp import count_parameters
 from vpkit.models.clip import FrozenCLIP
-from vpkit.prompts.context import ContextPrompt
+from vpkit.prompts.context import coop_context
 from vpkit.prompts.patch_embeddings import cache_patches
 from vpkit.prompts.templates import fill_templates
 from vpkit.prompts.tokens import ClassAwareTokens, TokenPrompt
@@ -72,7 +72,7 @@ def classifier_for(
     text, tokens, device = None, None, clip.mean.device
     written = clip.encode_text(fill_templates(template, names))
     if method in _WITH_TEXT:
-        text = ContextPrompt(clip, names, context_length, words="a photo of a" if context_length == 4 else None)
+        text = coop_context(clip, names, context_length)
         if method == "KgCoOp":
             return KgCoOp(text, clip.logit_scale, written).to(device)
     if method in _WITH_TOKENS:

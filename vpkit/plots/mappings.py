@@ -59,10 +59,8 @@ def plot_dynamics(seen: list, history, targets: dict[str, int], source_names):
         axis.set(xticks=[], yticks=[])
         axis.set_xlabel("\n".join(sources[epoch][:20] for sources in labels.values()), fontsize=6)
     top.suptitle(f"below each prompt, the source classes of {', '.join(labels)}", fontsize=8)
-    curves = {
-        title: history[column][-epochs:]
-        for title, column in (("training loss", "train_loss"), ("validation accuracy", "val_accuracy"))
-    } | {"classes re-mapped": moved}
+    loss, accuracy = history["train_loss"][-epochs:], history["val_accuracy"][-epochs:]
+    curves = {"training loss": loss, "validation accuracy": accuracy, "classes re-mapped": moved}
     for axis, (title, values) in zip(bottom.subplots(1, 3), curves.items(), strict=True):
         axis.plot(range(1, epochs + 1), values, marker="o", markersize=3, color=METHOD_COLORS["ILM"])
         axis.margins(y=0.1)

@@ -3,7 +3,7 @@
 A prompt is a small `nn.Module` and knows nothing of how it is trained.
 """
 
-from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet, WrittenText
+from vpkit.prompts.context import ContextPrompt, GeneratedContext, MetaNet, WrittenText, coop_context
 from vpkit.prompts.files import load_prompt, save_prompt, study_prompts
 from vpkit.prompts.low_dimensional import CoarsePrompt, CosinePrompt, LowRankPrompt, MaskedPrompt
 from vpkit.prompts.name_strips import paste, render_class_names, strip_offsets
@@ -29,6 +29,7 @@ __all__ = [
     "WrittenText",
     "cache_patches",
     "clip_templates",
+    "coop_context",
     "fill_templates",
     "load_prompt",
     "paste",

@@ -10,7 +10,7 @@ from vpkit.models.clip import FrozenCLIP
 from vpkit.models.frozen import HoldsFrozen
 from vpkit.prompts.templates import check_class_names, fill_templates
 
-__all__ = ["ContextPrompt", "GeneratedContext", "MetaNet"]
+__all__ = ["ContextPrompt", "GeneratedContext", "MetaNet", "WrittenText", "coop_context"]
 
 POSITIONS = ("end", "middle", "front")
 
@@ -122,6 +122,17 @@ class ContextPrompt(HoldsFrozen):
         end = self.end.expand(*images, -1).flatten()
         length = self.embedded.shape[1]  # the longest sentence ends there
         return self.clip.encode_embedded(embedded.flatten(0, -3), end, unit, length).view(*images, classes, -1)
+
+
+def coop_context(
+    clip: FrozenCLIP, class_names: Sequence[str], context_length: int = 4, class_specific: bool = False
+) -> ContextPrompt:
+    """A `ContextPrompt` that starts as CoOp's does: four words as "a photo of a", any other number at random.
+
+    Source: Zhou et al. 2022 (CoOp), Sec. 4.1 and released code.
+    """
+    words = "a photo of a" if context_length == 4 else None
+    return ContextPrompt(clip, class_names, context_length, words=words, class_specific=class_specific)
 
 
 class WrittenText(nn.Module):

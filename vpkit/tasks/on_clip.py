@@ -13,7 +13,7 @@ from vpkit.methods.dpt import DualPromptClassifier, guide
 from vpkit.methods.logoprompt import LoGoPromptClassifier, NamePastedImages, PastedFeatureCache, PastedImages
 from vpkit.models.clip import FrozenCLIP
 from vpkit.models.frozen import HoldsFrozen
-from vpkit.prompts.context import ContextPrompt
+from vpkit.prompts.context import coop_context
 from vpkit.prompts.name_strips import render_class_names, strip_offsets
 from vpkit.prompts.patch_embeddings import cache_patches
 from vpkit.prompts.templates import fill_templates
@@ -25,7 +25,6 @@ from vpkit.training.schedules import cosine
 __all__ = ["ON_CLIP", "OnImages", "build_on_clip", "fit_on_clip"]
 
 ON_CLIP = ("CoOp", "LoGoPrompt", "DPT")
-WORDS = "a photo of a"  # where the learned context starts
 _RATIO, _PLACE = 1 / 7, "bottom"  # of LoGoPrompt's strips: the place of an image must not depend on its neighbours
 
 
@@ -68,7 +67,7 @@ class OnImages(HoldsFrozen):
 
 def build_on_clip(method: str, clip: FrozenCLIP, class_names: Sequence[str]) -> OnImages | DualPromptClassifier:
     """What `method` is before it has learned anything."""
-    text = ContextPrompt(clip, class_names, words=WORDS)
+    text = coop_context(clip, class_names)
     if method == "CoOp":
         return OnImages(clip, TextPromptedClassifier(text, clip.logit_scale), class_names)
     if method == "LoGoPrompt":
@@ -76,7 +75,7 @@ def build_on_clip(method: str, clip: FrozenCLIP, class_names: Sequence[str]) -> 
     visual = clip.image_transformer("DPT's tokens")
     width, last = visual.positional_embedding.shape[1], len(visual.transformer.resblocks)
     aware = {last: ClassAwareTokens(clip.embed_dim, width, len(class_names))}
-    written = clip.encode_text(fill_templates(f"{WORDS} {{}}.", class_names))
+    written = clip.encode_text(fill_templates("a photo of a {}.", class_names))
     return DualPromptClassifier(clip, TokenPrompt(clip, class_aware=aware), written, text)
 
 
